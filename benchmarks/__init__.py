@@ -1,0 +1,1 @@
+"""Benchmarks: each prints the ratios of one run, side by side on one machine."""

@@ -1,0 +1,26 @@
+"""Input Normalized SGD for JAX: optimizers that look at a layer's input."""
+
+from insgd_optax.capture.explain import Explanation, LeafReport, explain
+from insgd_optax.capture.gradients import value_and_grad
+from insgd_optax.layout import Layout
+from insgd_optax.moments import InputMoments
+from insgd_optax.optimizers import insgd
+from insgd_optax.structures import Diagonal, Scalar, Structure
+from insgd_optax.transform import ScaleByInputState, scale_by_input
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Diagonal",
+    "Explanation",
+    "InputMoments",
+    "Layout",
+    "LeafReport",
+    "Scalar",
+    "ScaleByInputState",
+    "Structure",
+    "explain",
+    "insgd",
+    "scale_by_input",
+    "value_and_grad",
+]

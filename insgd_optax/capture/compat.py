@@ -1,0 +1,59 @@
+"""What differs between versions of JAX, and nowhere else: program equations and their names."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal"]
+
+# The primitives of these have been renamed over time (`pjit` to `jit`, `checkpoint` to `remat2`).
+JIT = frozenset({"jit", "pjit"})
+REMAT = frozenset({"checkpoint", "remat", "remat2", "remat3"})
+CUSTOM_RULE = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+CALL = frozenset({"closed_call", "core_call"})
+
+
+def as_closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
+
+
+def called_program(equation: JaxprEqn) -> ClosedJaxpr:
+    """The program that a call-like equation runs once on its own operands."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if name in equation.params:
+            return as_closed(equation.params[name])
+    raise TypeError(f"{equation.primitive.name} calls no program")
+
+
+def is_call(equation: JaxprEqn) -> bool:
+    return equation.primitive.name in JIT | REMAT | CUSTOM_RULE | CALL
+
+
+def is_literal(atom: Any) -> bool:
+    return isinstance(atom, Literal)
+
+
+def evaluate(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """An equation's results, with the name stack and the context that it was traced with.
+
+    It runs as a program of its own: how a primitive is bound has changed more often than how a
+    program is run.
+    """
+    values = {}
+    for atom, operand in zip(equation.invars, operands, strict=True):
+        if not is_literal(atom):
+            values[atom] = operand
+    origin = DebugInfo("insgd_optax", equation.primitive.name, None, None)
+    alone = Jaxpr([], list(values), equation.outvars, [equation], equation.effects, origin)
+    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values.values())
+
+
+def jit_like(equation: JaxprEqn, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jax.jit`` of a function with the name and the input shardings of a ``jit`` equation."""
+    function.__name__ = equation.params.get("name", "jit")
+    shardings = equation.params.get("in_shardings", ())
+    if any(type(sharding).__name__ != "UnspecifiedValue" for sharding in shardings):
+        return jax.jit(function, in_shardings=tuple(shardings))
+    return jax.jit(function)

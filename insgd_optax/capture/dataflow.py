@@ -1,0 +1,207 @@
+"""Dataflow: follows parameters and data through a traced program and finds its layers.
+
+No pattern is matched. Whatever happens to a weight before it meets the data (casts, reshapes,
+masks, weight norm, merged adapters) only changes its origin, and so is transparent.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from insgd_optax.capture import compat
+from insgd_optax.capture.compat import ClosedJaxpr, JaxprEqn
+from insgd_optax.capture.layers import Layer, find_layer
+from insgd_optax.capture.origin import (
+    SPREAD,
+    Origin,
+    Spread,
+    View,
+    join_alternatives,
+    join_entrywise,
+    join_mixed,
+)
+
+BIAS = "a bias or a gain, which keeps its plain gradient"
+
+# Every entry of the result comes from the operands' entries at the same place.
+ENTRYWISE = frozenset(
+    """abs add add_any and atan2 cbrt ceil clamp convert_element_type copy copy_p cos cosh div
+    erf erf_inv erfc exp exp2 expm1 floor imag integer_pow is_finite log log1p logistic max min
+    mul name ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n
+    sharding_constraint sign sin sinh sqrt square stop_gradient sub tan tanh xor
+    asin acos atan asinh acosh atanh conj""".split()
+)
+PASSING_ON = frozenset({"optimization_barrier", "device_put"})
+RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """A layer and the leaves that its weight is made from."""
+
+    layer: Layer
+    weight: Origin
+
+
+@dataclasses.dataclass
+class Program:
+    """A traced program with what was found in it.
+
+    Attributes:
+      closed: the program with its constants.
+      depth: how many scans it stands in.
+      outputs: origins of its results.
+      uses: the layer at an equation, by the equation's place.
+      inner: the programs of an equation that hold layers, by the equation's place.
+      nested: all programs within it, with layers or without.
+      why_not: for a leaf (by number), why an equation that uses it is no layer.
+    """
+
+    closed: ClosedJaxpr
+    depth: int
+    outputs: list[Origin] = dataclasses.field(default_factory=list)
+    uses: dict[int, Use] = dataclasses.field(default_factory=dict)
+    inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
+    nested: list["Program"] = dataclasses.field(default_factory=list)
+    why_not: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_layers(self) -> bool:
+        return bool(self.uses or self.inner)
+
+    def all_uses(self) -> list[Use]:
+        """The layers of this program and of those within it."""
+        inside = [use for programs in self.inner.values() for p in programs for use in p.all_uses()]
+        return [*self.uses.values(), *inside]
+
+    def all_reasons(self) -> dict[int, list[str]]:
+        """``why_not`` of this program and of those within it."""
+        reasons = {leaf: list(texts) for leaf, texts in self.why_not.items()}
+        for program in self.nested:
+            for leaf, texts in program.all_reasons().items():
+                reasons.setdefault(leaf, []).extend(texts)
+        return reasons
+
+
+def analyze(closed: ClosedJaxpr, inputs: Sequence[Origin], depth: int = 0) -> Program:
+    """Follows origins from a program's inputs to its results and notes the layers on the way."""
+    program, jaxpr = Program(closed, depth), closed.jaxpr
+    origins = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom) -> Origin:
+        return Origin() if compat.is_literal(atom) else origins.get(atom, Origin())
+
+    for place, equation in enumerate(jaxpr.eqns):
+        operands = [read(atom) for atom in equation.invars]
+        if any(origin.leaves or origin.data for origin in operands):
+            results = _follow(program, place, equation, operands)
+            origins.update(zip(equation.outvars, results, strict=True))
+    program.outputs = [read(atom) for atom in jaxpr.outvars]
+    return program
+
+
+def _follow(
+    program: Program, place: int, equation: JaxprEqn, operands: list[Origin]
+) -> list[Origin]:
+    """Origins of an equation's results."""
+    if equation.primitive.name == "scan":
+        inner = [_analyze_scan(equation, operands, program.depth)]
+        outputs = inner[0].outputs
+    elif equation.primitive.name == "cond":
+        inner = [
+            analyze(compat.as_closed(branch), operands[1:], program.depth)
+            for branch in equation.params["branches"]
+        ]
+        outputs = _branch_outputs(operands[0], inner)
+    elif compat.is_call(equation):
+        inner = [analyze(compat.called_program(equation), operands, program.depth)]
+        outputs = inner[0].outputs
+    else:
+        return _follow_simple(program, place, equation, operands)
+    program.nested.extend(inner)
+    if any(each.has_layers for each in inner):
+        program.inner[place] = inner
+    return outputs
+
+
+def _analyze_scan(equation: JaxprEqn, operands: list[Origin], depth: int) -> Program:
+    """The body of a scan, where a carry is whatever it can be in any iteration."""
+    body = compat.as_closed(equation.params["jaxpr"])
+    constants, carries = equation.params["num_consts"], equation.params["num_carry"]
+    start = constants + carries
+    stacked = [origin.enter_loop(depth) for origin in operands[start:]]
+    carry = operands[constants:start]
+    while True:
+        program = analyze(body, [*operands[:constants], *carry, *stacked], depth + 1)
+        after = program.outputs[:carries]
+        joined = [join_alternatives(pair) for pair in zip(carry, after, strict=True)]
+        if joined == carry:
+            # A result that the loop stacks is no longer a leaf's entries in their order.
+            results = [join_mixed([origin]) for origin in program.outputs[carries:]]
+            program.outputs = [*carry, *results]
+            return program
+        carry = joined
+
+
+def _branch_outputs(index: Origin, branches: list[Program]) -> list[Origin]:
+    """Results of a conditional: from any of its branches, and from what chooses the branch."""
+    alternatives = zip(*(branch.outputs for branch in branches), strict=True)
+    chosen = join_mixed([index])
+    return [join_entrywise([join_alternatives(each), chosen]) for each in alternatives]
+
+
+def _follow_simple(
+    program: Program, place: int, equation: JaxprEqn, operands: list[Origin]
+) -> list[Origin]:
+    """Origins of the results of an equation that runs no program we can follow."""
+    layer = find_layer(equation, operands)
+    if layer is not None:
+        program.uses[place] = Use(layer, operands[layer.weight])
+    else:
+        _note_why_not(program, equation, operands)
+    if equation.primitive.name in PASSING_ON:
+        return operands
+    return [_result(equation, operands)] * len(equation.outvars)
+
+
+def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
+    """Origin of an equation's result: where entries only move, the views move with them."""
+    name, params = equation.primitive.name, equation.params
+    shape = equation.outvars[0].aval.shape
+    shapes = [atom.aval.shape for atom in equation.invars]
+    if name in ENTRYWISE:
+        in_place = zip(operands, shapes, strict=True)
+        return join_entrywise(o if own == shape else join_mixed([o]) for o, own in in_place)
+    if name == "transpose":
+        return operands[0].then(("transpose", tuple(params["permutation"])))
+    if name == "rev":
+        return operands[0].then(("reverse", tuple(params["dimensions"])))
+    if name in RESHAPING:
+        same_size = math.prod(shape) == math.prod(shapes[0])
+        return operands[0].then(("reshape", shape)) if same_size else operands[0].spread()
+    return join_mixed(operands)
+
+
+def _note_why_not(program: Program, equation: JaxprEqn, operands: list[Origin]) -> None:
+    """A weight that meets data in anything but a layer: the reason, if it gets no layer at all."""
+    data = frozenset().union(*(origin.data for origin in operands))
+    if not data:
+        return
+    arguments = " and ".join(str(argument) for argument in sorted(data, key=str))
+    reason = f"meets argument {arguments} of the loss in `{equation.primitive.name}`, no layer"
+    for atom, origin in zip(equation.invars, operands, strict=True):
+        for leaf, view in origin.leaves.items():
+            bias = _is_bias(equation.primitive.name, atom.aval.shape, view)
+            program.why_not.setdefault(leaf, []).append(BIAS if bias else reason)
+
+
+def _is_bias(name: str, shape: tuple[int, ...], view: View | Spread | None) -> bool:
+    """Whether every example meets the same entries of a leaf: a bias, a gain, a learned token.
+
+    A mask that is multiplied with a weight must not pass for one, so a product counts only if
+    the leaf is repeated. In a sum, an axis of size one in front is the examples' axis too.
+    """
+    if name in ("mul", "div"):
+        return view is SPREAD
+    one_in_front = view is not None and shape[:1] == (1,)
+    return name in ("add", "sub", "concatenate") and (view is SPREAD or one_in_front)

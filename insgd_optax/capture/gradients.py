@@ -1,0 +1,93 @@
+"""value_and_grad: the loss, its gradient, and what every parameter's layer saw."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from insgd_optax.capture.coverage import check_captured
+from insgd_optax.capture.interpreter import Found, Interpreter
+from insgd_optax.capture.tracing import Leaf, trace
+from insgd_optax.moments import InputMoments
+from insgd_optax.structures import Diagonal, Structure
+
+InputStats = dict[str, InputMoments | None]
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    batch_argnums: int | Sequence[int] | None = None,
+    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    strict: bool = True,
+) -> Callable[..., tuple[Any, Any, InputStats]]:
+    r"""Like ``jax.value_and_grad``, and also returns the statistics of every layer's input.
+
+    The loss runs unchanged. It is traced, and an equation is a layer when it applies a weight,
+    made from parameters and not from data, to something made from data: a matrix product, a
+    convolution or a table lookup, in whichever framework and by whichever detour.
+
+    >>> import jax.numpy as jnp
+    >>> def loss_fn(params, inputs):
+    ...     return jnp.mean(inputs @ params["kernel"])
+    >>> params = {"kernel": jnp.ones((2, 1))}
+    >>> inputs = jnp.array([[1.0, 2.0], [3.0, 0.0]])      # two rows of two features
+    >>> loss, grads, input_stats = value_and_grad(loss_fn)(params, inputs)
+    >>> input_stats["kernel"].sums.tolist()               # 1 + 9 and 4 + 0
+    [[10.0, 4.0]]
+    >>> input_stats["kernel"].count.tolist()
+    [2.0]
+
+    Args:
+      loss_fn: a function to a scalar, or to ``(scalar, aux)`` with ``has_aux``.
+      argnums: the arguments to differentiate, as in ``jax.value_and_grad``.
+      has_aux: whether the loss returns something besides its value.
+      batch_argnums: which positional arguments hold data. By default all but the differentiated
+        ones and PRNG keys, and keyword arguments too. Batch statistics, masks of weights and the
+        like are not data: with them among the arguments, say here which one the batch is.
+      structure: what to keep of each layer's second moment; the same as in the transformation.
+      strict: whether a leaf with two or more axes that no layer uses is an error. If not, it gets
+        no statistics, and one warning names all such leaves.
+
+    Returns:
+      A function of the loss's arguments to ``(value, grads, input_stats)``, where ``value`` is
+      ``(loss, aux)`` with ``has_aux``. ``input_stats`` has one `InputMoments` for every leaf, by
+      path, and None for a leaf that is no layer's weight (biases, the gains of norms).
+
+    Raises:
+      ValueError: if no layer was found at all (a batch that was closed over), or in strict mode
+        a leaf was not captured.
+      TypeError: if an argument is not of its type.
+    """
+    if not isinstance(structure, Structure):
+        raise TypeError(
+            f"structure must be a structure such as Scalar() or Diagonal(), not {structure!r}."
+        )
+
+    def instrumented(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
+        check_captured(traced.leaves, strict)
+        interpreter = Interpreter(structure, traced.targets)
+        results, found = interpreter.run(traced.program, traced.arrays)
+        value, aux = traced.rebuild(results) if has_aux else (traced.rebuild(results), None)
+        return value, (aux, _by_path(traced.leaves, found, structure))
+
+    @functools.wraps(loss_fn)
+    def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+        differentiated = jax.value_and_grad(instrumented, argnums, has_aux=True)
+        (value, (aux, input_stats)), grads = differentiated(*args, **kwargs)
+        return ((value, aux) if has_aux else value), grads, input_stats
+
+    return with_statistics
+
+
+def _by_path(leaves: Sequence[Leaf], found: Found, structure: Structure) -> InputStats:
+    input_stats: InputStats = {leaf.name: None for leaf in leaves}
+    for leaf in leaves:
+        if leaf.target is not None:
+            sums, count = found[leaf.number]
+            input_stats[leaf.name] = InputMoments(sums, count, leaf.target.layout, structure)
+    return input_stats

@@ -1,0 +1,188 @@
+"""Interpreter: runs an analyzed program unchanged and adds up what its layers saw.
+
+An equation without layers runs as it is. One that holds a program with layers (`jit`, `scan`,
+`remat`, `cond`) is built again around the same program with more results, one function for each
+kind. A custom derivative rule must stay what it is, so such an equation runs as it is and its
+inside is run once more, for the statistics alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.capture import compat
+from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax.capture.dataflow import Program, Use
+from insgd_optax.layout import Layout
+from insgd_optax.structures import Scalar, Structure
+
+Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
+Found = dict[int, Sums]
+Results = tuple[list[Any], Found]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is summed for a leaf: its layout, and the loops whose iterations are its groups."""
+
+    layout: Layout
+    loops: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpreter:
+    """Runs programs for one structure and with one target for every leaf (by number)."""
+
+    structure: Structure
+    targets: Mapping[int, Target]
+
+    def run(self, program: Program, arguments: Sequence[Any]) -> Results:
+        """The program's results, and the sums for every leaf that a layer in it uses."""
+        jaxpr = program.closed.jaxpr
+        values = dict(zip(jaxpr.constvars, program.closed.consts, strict=True))
+        values.update(zip(jaxpr.invars, arguments, strict=True))
+
+        def read(atom: Any) -> Any:
+            return atom.val if compat.is_literal(atom) else values[atom]
+
+        found: Found = {}
+        for place, equation in enumerate(jaxpr.eqns):
+            operands = [read(atom) for atom in equation.invars]
+            if place in program.inner:
+                rebuild = _kind_of(equation)
+                results, sums = rebuild(self, equation, program.inner[place], operands)
+            else:
+                results = compat.evaluate(equation, operands)
+                use = program.uses.get(place)
+                sums = self.observe(use, operands) if use else {}
+            values.update(zip(equation.outvars, results, strict=True))
+            found = added(found, sums)
+        return [read(atom) for atom in jaxpr.outvars], found
+
+    def observe(self, use: Use, operands: Sequence[Any]) -> Found:
+        """What a layer saw, in the form that each of its leaves keeps."""
+        layer = use.layer
+        squares, count = layer.measure(*(operands[place] for place in layer.input))
+        exact = {leaf for leaf in use.weight.leaves if self.targets[leaf].layout.exact}
+        mixed = use.weight.leaves.keys() - exact
+        found: Found = {}
+        if exact:
+            found |= dict.fromkeys(exact, (self.structure.observe(squares), count))
+        if mixed:
+            power = Scalar().observe(squares)
+            found |= dict.fromkeys(mixed, (power.sum(keepdims=True), count.sum(keepdims=True)))
+        return found
+
+
+def added(first: Found, second: Found) -> Found:
+    """Sums of both: what several uses of a leaf saw pools."""
+    both = first.keys() & second.keys()
+    return {**first, **second} | {leaf: _add(first[leaf], second[leaf]) for leaf in both}
+
+
+def _add(first: Sums, second: Sums) -> Sums:
+    # One use may be wider than another: a float64 head on a float32 trunk.
+    dtype = jnp.promote_types(first[0].dtype, second[0].dtype)
+    sums, count = (a.astype(dtype) + b.astype(dtype) for a, b in zip(first, second, strict=True))
+    return sums, count
+
+
+def _kind_of(equation: JaxprEqn) -> "Rebuild":
+    name = equation.primitive.name
+    if name in compat.CUSTOM_RULE:
+        return _run_custom_rule
+    if name in compat.REMAT:
+        return _run_remat
+    if name in compat.JIT:
+        return _run_jit
+    return {"scan": _run_scan, "cond": _run_cond}.get(name, _run_call)
+
+
+def _run_call(
+    interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    del call
+    return interpreter.run(inner[0], operands)
+
+
+def _run_jit(
+    interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    function = compat.jit_like(call, lambda *values: interpreter.run(inner[0], values))
+    return function(*operands)
+
+
+def _run_remat(
+    interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    checkpointed = jax.checkpoint(
+        lambda *values: interpreter.run(inner[0], values),
+        prevent_cse=call.params["prevent_cse"],
+        policy=call.params["policy"],
+    )
+    return checkpointed(*operands)
+
+
+def _run_custom_rule(
+    interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    _, found = interpreter.run(inner[0], jax.lax.stop_gradient(operands))
+    return compat.evaluate(call, operands), found
+
+
+def _run_scan(
+    interpreter: Interpreter, loop: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    params, (program,) = loop.params, inner
+    constants, carries = params["num_consts"], params["num_carry"]
+    start = constants + carries
+
+    def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], Any]:
+        results, found = interpreter.run(program, [*operands[:constants], *carry, *slices])
+        return results[:carries], (results[carries:], found)
+
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    carry, (stacked, found) = jax.lax.scan(
+        body, list(operands[constants:start]), list(operands[start:]), **options
+    )
+    outside = program.depth - 1
+    for leaf, sums in found.items():
+        stays = outside in interpreter.targets[leaf].loops
+        found[leaf] = jax.tree.map(_iterations_to_groups if stays else _over_iterations, sums)
+    return [*carry, *stacked], found
+
+
+def _iterations_to_groups(array: Array) -> Array:
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _over_iterations(array: Array) -> Array:
+    return array.sum(axis=0)
+
+
+def _run_cond(
+    interpreter: Interpreter, choice: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    del choice
+    index, *values = operands
+    shapes: dict[int, Any] = {}
+    for program in inner:
+        shapes |= jax.eval_shape(lambda *values, p=program: interpreter.run(p, values)[1], *values)
+
+    def branch(program: Program) -> Callable[..., Results]:
+        def run(*values: Any) -> Results:
+            results, found = interpreter.run(program, values)
+            unseen = {leaf: shape for leaf, shape in shapes.items() if leaf not in found}
+            zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), unseen)
+            return results, found | zeros
+
+        return run
+
+    return jax.lax.switch(index, [branch(program) for program in inner], *values)
+
+
+Rebuild = Callable[[Interpreter, JaxprEqn, Sequence[Program], Sequence[Any]], Results]

@@ -1,0 +1,121 @@
+"""Origin: what a variable of a traced program is made of."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from insgd_optax.layout import Step, append_step, shape_after
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a variable is made from one leaf by moving its entries and no more.
+
+    Inside a scan over stacked layers a variable is one slice of the leaf. The steps always speak
+    of the whole leaf: its ``len(loops)`` leading axes are the ones that scans have taken.
+
+    Attributes:
+      steps: from the leaf to the whole array.
+      shape: shape of that array, with the axes that loops have taken in front.
+      loops: nesting depths of the loops that have taken an axis, outermost first.
+    """
+
+    steps: tuple[Step, ...]
+    shape: tuple[int, ...]
+    loops: tuple[int, ...] = ()
+
+    def then(self, step: Step) -> "View":
+        """The view after a step that the program takes on the variable."""
+        taken = len(self.loops)
+        kind, numbers = step
+        if kind == "reshape":
+            numbers = self.shape[:taken] + numbers
+        elif kind == "transpose":
+            numbers = (*range(taken), *(axis + taken for axis in numbers))
+        else:
+            numbers = tuple(axis + taken for axis in numbers)
+        steps = append_step(self.steps, (kind, numbers), self.shape)
+        return View(steps, shape_after((kind, numbers), self.shape), self.loops)
+
+    def enter_loop(self, depth: int) -> "View":
+        """The view inside a scan that takes the variable's leading axis."""
+        return dataclasses.replace(self, loops=(*self.loops, depth))
+
+
+class Spread:
+    """A variable that repeats a leaf's entries along new axes, as a bias is added to every row."""
+
+    def then(self, step: Step) -> "Spread":
+        return self
+
+    def enter_loop(self, depth: int) -> "Spread":
+        return self
+
+
+SPREAD = Spread()
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Which parameters or which data a variable depends on.
+
+    Attributes:
+      leaves: for every leaf (by number) that it is made from, the view; SPREAD where its entries
+        were repeated, None where they were mixed. Followed only until data comes in: past that a
+        variable is an activation.
+      data: the arguments of the loss (by position or name) that it depends on, of those that
+        hold the batch.
+    """
+
+    leaves: Mapping[int, View | Spread | None] = dataclasses.field(default_factory=dict)
+    data: frozenset[int | str] = frozenset()
+
+    @property
+    def is_weight(self) -> bool:
+        """Made from parameters and constants alone."""
+        return bool(self.leaves)
+
+    def then(self, step: Step) -> "Origin":
+        moved = {leaf: view and view.then(step) for leaf, view in self.leaves.items()}
+        return Origin(moved, self.data)
+
+    def enter_loop(self, depth: int) -> "Origin":
+        inside = {leaf: view and view.enter_loop(depth) for leaf, view in self.leaves.items()}
+        return Origin(inside, self.data)
+
+    def spread(self) -> "Origin":
+        return Origin({leaf: view and SPREAD for leaf, view in self.leaves.items()}, self.data)
+
+
+def join_mixed(origins: Iterable[Origin]) -> Origin:
+    """Origin of a result in which entries of the operands were mixed."""
+    origins = list(origins)
+    data = frozenset().union(*(origin.data for origin in origins))
+    if data:
+        return Origin({}, data)
+    return Origin({leaf: None for origin in origins for leaf in origin.leaves})
+
+
+def join_entrywise(origins: Iterable[Origin]) -> Origin:
+    """Origin of a result whose every entry comes from the operands' entries at its place.
+
+    A leaf keeps its view if all operands that have one agree: in ``w * gain / norm(w)`` the norm
+    mixes entries of ``w``, but ``w`` itself says where they lie.
+    """
+    origins = list(origins)
+    joined = join_mixed(origins)
+    views = {leaf: set() for leaf in joined.leaves}
+    for origin in origins:
+        for leaf, view in origin.leaves.items():
+            if view is not None and leaf in views:
+                views[leaf].add(view)
+    agreed = {leaf: seen.pop() if len(seen) == 1 else None for leaf, seen in views.items()}
+    return Origin(agreed, joined.data)
+
+
+def join_alternatives(origins: Iterable[Origin]) -> Origin:
+    """Origin of a variable that is one of several: a loop's carry, a branch's result."""
+    origins = list(origins)
+    joined = join_mixed(origins)
+    views = {leaf: {origin.leaves.get(leaf) for origin in origins} for leaf in joined.leaves}
+    agreed = {leaf: seen.pop() if len(seen) == 1 else None for leaf, seen in views.items()}
+    return Origin(agreed, joined.data)

@@ -1,0 +1,194 @@
+"""Tracing: from a loss and its arguments to an analyzed program with a target for every leaf."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from insgd_optax.capture.dataflow import BIAS, Program, Use, analyze
+from insgd_optax.capture.interpreter import Target
+from insgd_optax.capture.origin import Origin, Spread, View
+from insgd_optax.layout import Layout
+from insgd_optax.paths import named_leaves
+
+NO_USE = "the loss does not use it together with the batch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A leaf of the parameters and what was found for it.
+
+    Attributes:
+      name: its path.
+      number: its place among the leaves of all arguments.
+      shape: its shape.
+      target: what is summed for it, or None where no layer uses it.
+      equations: the layers that use it.
+      reason: why there is no target, or why its layout is not exact.
+    """
+
+    name: str
+    number: int
+    shape: tuple[int, ...]
+    target: Target | None
+    equations: tuple[str, ...]
+    reason: str
+
+    @property
+    def is_missed(self) -> bool:
+        """A matrix or kernel that no layer was found for."""
+        return self.target is None and len(self.shape) >= 2 and self.reason != BIAS
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A loss as an analyzed program.
+
+    Attributes:
+      program: what to run on `arrays`.
+      arrays: the array leaves of the arguments.
+      rebuild: from the program's results to what the loss returned.
+      leaves: the leaves of the differentiated arguments, in flattening order.
+    """
+
+    program: Program
+    arrays: list[Any]
+    rebuild: Callable[[Sequence[Any]], Any]
+    leaves: list[Leaf]
+
+    @property
+    def targets(self) -> Mapping[int, Target]:
+        return {leaf.number: leaf.target for leaf in self.leaves if leaf.target}
+
+
+def trace(
+    loss_fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    argnums: int | Sequence[int],
+    batch_argnums: int | Sequence[int] | None,
+) -> Traced:
+    """Traces the loss once and finds what every leaf of its parameters is used for.
+
+    Raises:
+      ValueError: if a position is out of range, or an argument is parameters and batch at once.
+    """
+    parameters = _positions("argnums", argnums, len(args))
+    batch = None if batch_argnums is None else _positions("batch_argnums", batch_argnums, len(args))
+    if batch is not None and (both := set(parameters) & set(batch)):
+        raise ValueError(f"Arguments {sorted(both)} are in argnums and in batch_argnums.")
+    flat, treedef = jax.tree.flatten((args, dict(kwargs)))
+    places = [place for place, leaf in enumerate(flat) if _is_array(leaf)]
+    arrays = [flat[place] for place in places]
+    result_structures = []
+
+    def on_arrays(*arrays: Any) -> list[Any]:
+        whole = list(flat)
+        for place, array in zip(places, arrays, strict=True):
+            whole[place] = array
+        args, kwargs = jax.tree.unflatten(treedef, whole)
+        results, structure = jax.tree.flatten(loss_fn(*args, **kwargs))
+        result_structures.append(structure)
+        return results
+
+    closed = jax.make_jaxpr(on_arrays)(*arrays)
+    origins = list(_argument_origins(args, kwargs, parameters, batch))
+    program = analyze(closed, [origins[place] for place in places])
+    sizes = [len(jax.tree.leaves(argument)) for argument in args]
+    numbers = [sum(sizes[:n]) + offset for n in parameters for offset in range(sizes[n])]
+    chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
+    leaves = _leaves(named_leaves(chosen), numbers, program)
+    return Traced(program, arrays, result_structures[-1].unflatten, leaves)
+
+
+def _positions(name: str, positions: int | Sequence[int], arguments: int) -> tuple[int, ...]:
+    """Positions of arguments, counted from the front."""
+    positions = (positions,) if isinstance(positions, int) else tuple(positions)
+    for position in positions:
+        if not -arguments <= position < arguments:
+            raise ValueError(
+                f"{name}={positions} names argument {position}, but the loss was called with "
+                f"{arguments} positional arguments. Pass what it names by position."
+            )
+    return tuple(position % arguments for position in positions)
+
+
+def _is_array(leaf: Any) -> bool:
+    """Arrays are traced; flags, sizes and functions stay as they are, as under `jax.grad`."""
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _argument_origins(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    parameters: tuple[int, ...],
+    batch: tuple[int, ...] | None,
+) -> Iterator[Origin]:
+    """The origin of every leaf of the arguments, in flattening order."""
+    place = 0
+    for argument, tree in [*enumerate(args), *sorted(kwargs.items())]:
+        for leaf in jax.tree.leaves(tree):
+            if argument in parameters:
+                yield Origin({place: View((), jnp.shape(leaf))})
+            elif batch is None:
+                yield Origin() if _is_key(leaf) else Origin(data=frozenset({argument}))
+            else:
+                yield Origin(data=frozenset({argument} & set(batch)))
+            place += 1
+
+
+def _is_key(leaf: Any) -> bool:
+    """A PRNG key, typed or raw."""
+    if not _is_array(leaf):
+        return False
+    raw = leaf.dtype == jnp.uint32 and leaf.shape == (2,)
+    return raw or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _leaves(
+    named: Sequence[tuple[str, Any]], numbers: Sequence[int], program: Program
+) -> list[Leaf]:
+    """What was found for each of the leaves."""
+    uses: dict[int, list[Use]] = {}
+    for use in program.all_uses():
+        for number in use.weight.leaves:
+            uses.setdefault(number, []).append(use)
+    reasons = program.all_reasons()
+    return [
+        _leaf(name, number, jnp.shape(leaf), uses.get(number, []), reasons.get(number, []))
+        for number, (name, leaf) in zip(numbers, named, strict=True)
+    ]
+
+
+def _leaf(
+    name: str, number: int, shape: tuple[int, ...], uses: list[Use], reasons: list[str]
+) -> Leaf:
+    if not uses:
+        reason = min(reasons, key=lambda text: text == BIAS, default=NO_USE)
+        return Leaf(name, number, shape, None, (), reason)
+    equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
+    found = {_target(use, use.weight.leaves[number], shape) for use in uses}
+    if len(found) > 1:
+        reason = "layers use it in ways that differ, so one pooled number is kept"
+        return Leaf(name, number, shape, Target(Layout.pooled(shape)), equations, reason)
+    (target,) = found
+    reason = "" if target.layout.exact else "its entries are mixed before the layer uses them"
+    return Leaf(name, number, shape, target, equations, reason)
+
+
+def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:
+    """The leaf's layout as this layer uses it."""
+    if not isinstance(view, View):
+        return Target(Layout.pooled(shape))
+    layer, loops = use.layer, view.loops
+    for step in layer.steps:
+        view = view.then(step)
+    steps = view.steps
+    if steps and steps[-1][0] == "reshape":  # the layout's own sizes are a reshape
+        steps = steps[:-1]
+    groups = math.prod(view.shape[: len(loops)]) * layer.groups
+    return Target(Layout(shape, steps, groups, layer.inputs, layer.outputs), loops)

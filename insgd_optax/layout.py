@@ -1,0 +1,117 @@
+"""Layout: how a parameter leaf is seen as the matrices of its layer, one a group."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Step = tuple[Literal["transpose", "reshape", "reverse"], tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A static, hashable recipe that turns a leaf into ``(groups, inputs, outputs)`` and back.
+
+    Every group is a matrix whose rows are the layer's inputs. Stacked layers, the members of an
+    ensemble and the groups of a convolution are groups.
+
+    >>> kernel = Layout.of_matrix((3, 2))            # a dense kernel: 3 inputs, 2 outputs
+    >>> kernel.split(jnp.arange(6.0).reshape(3, 2)).shape
+    (1, 3, 2)
+
+    Attributes:
+      shape: the leaf's shape.
+      steps: transposes, reshapes and reversals from the leaf to an array whose entries, read in
+        order, are those of ``(groups, inputs, outputs)``.
+      groups, inputs, outputs: the three sizes.
+      exact: False where no such recipe exists (a low-rank factor, a kernel put together from
+        several leaves, a table used in two ways). The leaf is then one group with one input, and
+        only a single number can be kept for it.
+    """
+
+    shape: tuple[int, ...]
+    steps: tuple[Step, ...]
+    groups: int
+    inputs: int
+    outputs: int
+    exact: bool = True
+
+    @classmethod
+    def of_matrix(cls, shape: tuple[int, int]) -> "Layout":
+        """The layout of a matrix with one row for every input, as in Flax and Haiku."""
+        return cls(shape, (), 1, *shape)
+
+    @classmethod
+    def pooled(cls, shape: tuple[int, ...]) -> "Layout":
+        """The layout of a leaf that has no exact one: one group, one input."""
+        return cls(shape, (), 1, 1, math.prod(shape), exact=False)
+
+    def split(self, leaf: Float[Array, "..."]) -> Float[Array, "groups inputs outputs"]:
+        """Takes an array of the leaf's shape apart into the matrices of its layer."""
+        for step in self.steps:
+            leaf = apply_step(step, leaf)
+        return leaf.reshape(self.groups, self.inputs, self.outputs)
+
+    def merge(self, matrices: Float[Array, "groups inputs outputs"]) -> Float[Array, "..."]:
+        """The inverse of `split`."""
+        shapes = [self.shape]
+        for step in self.steps:
+            shapes.append(shape_after(step, shapes[-1]))
+        leaf = matrices.reshape(shapes[-1])
+        for step, before in zip(reversed(self.steps), reversed(shapes[:-1]), strict=True):
+            leaf = _undo_step(step, leaf, before)
+        return leaf
+
+
+def shape_after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that an array of this shape has after the step."""
+    kind, numbers = step
+    if kind == "transpose":
+        return tuple(shape[axis] for axis in numbers)
+    return numbers if kind == "reshape" else shape
+
+
+def apply_step(step: Step, array: Array) -> Array:
+    kind, numbers = step
+    match kind:
+        case "transpose":
+            return jnp.transpose(array, numbers)
+        case "reshape":
+            return array.reshape(numbers)
+        case "reverse":
+            return jax.lax.rev(array, numbers)
+
+
+def _undo_step(step: Step, array: Array, shape_before: tuple[int, ...]) -> Array:
+    kind, numbers = step
+    match kind:
+        case "transpose":
+            return jnp.transpose(array, [numbers.index(axis) for axis in range(len(numbers))])
+        case "reshape":
+            return array.reshape(shape_before)
+        case "reverse":
+            return jax.lax.rev(array, numbers)
+
+
+def append_step(
+    steps: tuple[Step, ...], step: Step, shape: tuple[int, ...]
+) -> tuple[Step, ...]:
+    """Adds a step to steps that end in ``shape``, so that equal recipes compare equal.
+
+    Steps that change nothing are left out, and neighbors of one kind become one.
+    """
+    kind, numbers = step
+    if steps and steps[-1][0] == kind == "transpose":
+        step = (kind, tuple(steps[-1][1][axis] for axis in numbers))
+        steps = steps[:-1]
+        return steps if step[1] == tuple(range(len(numbers))) else (*steps, step)
+    if kind == "transpose" and numbers == tuple(range(len(numbers))):
+        return steps
+    if kind == "reshape" and numbers == shape:
+        return steps
+    if steps and steps[-1][0] == kind == "reshape":
+        steps = steps[:-1]
+    return (*steps, step)

@@ -1,0 +1,103 @@
+"""Matching: which statistics belong to which update, and what is said when they do not fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from insgd_optax.moments import InputMoments
+from insgd_optax.structures import Structure
+
+RECIPE = """Get the statistics with the gradient and pass them on:
+    grad_fn = insgd_optax.value_and_grad(loss_fn, structure={structure})
+    loss, grads, input_stats = grad_fn(params, batch)
+    updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
+A wrapper that drops extra arguments (optax.contrib.sam, optax.lookahead, Flax's
+TrainState.apply_gradients) loses them: call the optimizer's own update."""
+
+
+def match_statistics(
+    updates: Sequence[tuple[str, Any]],
+    input_stats: Mapping[str, InputMoments | None] | None,
+    structure: Structure,
+) -> list[InputMoments | None]:
+    """The statistics of every update, by path; None for a leaf that is no layer's weight.
+
+    Containers need not agree: under ``optax.masked`` or ``optax.partition`` the updates are a
+    part of what was captured.
+
+    Raises:
+      ValueError: if there are none, if a matrix has none, or if a leaf's do not fit it.
+    """
+    if input_stats is None:
+        raise ValueError(
+            f"update() was called without input_stats, for {_listed(updates)}.\n"
+            + RECIPE.format(structure=structure)
+        )
+    if not isinstance(input_stats, Mapping):
+        raise ValueError(
+            "input_stats must be the mapping from paths to InputMoments that value_and_grad "
+            f"returns, not {type(input_stats).__name__}, for {_listed(updates)}.\n"
+            + RECIPE.format(structure=structure)
+        )
+    missing = [(path, leaf) for path, leaf in updates if _is_missing(path, leaf, input_stats)]
+    if missing:
+        raise ValueError(
+            f"input_stats has nothing for {_listed(missing)}. It has {sorted(input_stats)}.\n"
+            "It must come from value_and_grad on the same parameters as the updates, or hold None "
+            "for a leaf that keeps its plain gradient."
+        )
+    matched = [input_stats.get(path) for path, _ in updates]
+    for (path, leaf), moments in zip(updates, matched, strict=True):
+        if moments is not None:
+            _check_fits(path, leaf, moments, structure)
+    return matched
+
+
+def _is_missing(path: str, leaf: Any, input_stats: Mapping[str, Any]) -> bool:
+    return path not in input_stats and jnp.ndim(leaf) >= 2
+
+
+def _listed(leaves: Sequence[tuple[str, Any]]) -> str:
+    shown = [f"'{path}' of shape {jnp.shape(leaf)}" for path, leaf in leaves[:4]]
+    rest = [f"{len(leaves) - 4} more"] if len(leaves) > 4 else []
+    return ", ".join(shown + rest) or "no parameters"
+
+
+def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure) -> None:
+    if not isinstance(moments, InputMoments):
+        raise ValueError(
+            f"input_stats['{path}'] is of type {type(moments).__name__}, where InputMoments or "
+            f"None belongs, for the parameter of shape {jnp.shape(leaf)}.\n"
+            + RECIPE.format(structure=structure)
+        )
+    if moments.structure != structure:
+        raise ValueError(
+            f"The statistics of '{path}' of shape {jnp.shape(leaf)} were captured for "
+            f"{moments.structure}, but the transformation is for {structure}. Pass "
+            f"structure={structure} to value_and_grad, or structure={moments.structure} to the "
+            "transformation."
+        )
+    if moments.layout.shape != jnp.shape(leaf):
+        raise ValueError(
+            f"The statistics of '{path}' are those of a parameter of shape "
+            f"{moments.layout.shape}, but its update has shape {jnp.shape(leaf)}. Call "
+            "value_and_grad on the parameters that the updates are for, and no optimizer that "
+            "reshapes them (optax.flatten) around this one."
+        )
+    _check_sizes(path, moments)
+
+
+def _check_sizes(path: str, moments: InputMoments) -> None:
+    layout, kept = moments.layout, moments.kept
+    squares = jax.ShapeDtypeStruct((layout.groups, layout.inputs), jnp.float32)
+    expected = jax.eval_shape(kept.observe, squares).shape
+    found = jnp.shape(moments.sums), jnp.shape(moments.count)
+    if found != (expected, (layout.groups,)):
+        raise ValueError(
+            f"The statistics of '{path}' of shape {layout.shape} hold sums of shape {found[0]} "
+            f"and counts of shape {found[1]}, where {kept} on {layout.groups} groups of "
+            f"{layout.inputs} inputs has {expected} and {(layout.groups,)}. Pass them as "
+            "value_and_grad returns them; under jax.vmap, map the update as well."
+        )

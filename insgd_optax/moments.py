@@ -1,0 +1,65 @@
+"""InputMoments: what passes from the capture to the transformation, one for each leaf."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.layout import Layout
+from insgd_optax.structures import Scalar, Structure
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InputMoments:
+    """Sums over the rows that a layer saw, and how many rows there were.
+
+    A row is what the weight is contracted with: an example (or a position of it) for a dense
+    layer, a patch for a convolution, a one-hot vector for an embedding. Sums with their counts
+    add: over micro-batches, scan steps, shared uses and devices. Means do not, so none is kept.
+
+    >>> from insgd_optax import Diagonal, Layout
+    >>> inputs = jnp.array([[1.0, 2.0], [3.0, 0.0]])          # two rows of two features
+    >>> moments = InputMoments(
+    ...     sums=jnp.sum(inputs**2, axis=0)[None], count=jnp.array([2.0]),
+    ...     layout=Layout.of_matrix((2, 3)), structure=Diagonal())
+    >>> moments.mean().tolist()                               # (1 + 9) / 2 and (4 + 0) / 2
+    [[5.0, 2.0]]
+
+    Attributes:
+      sums: ``(groups, ...)``, sums over rows of what the structure keeps; float32, or float64
+        where the input is. `Scalar`: ``(groups,)``, the sum of each row's mean square.
+        `Diagonal`: ``(groups, inputs)``, the sum of each feature's square.
+      count: ``(groups,)``, the number of rows.
+      layout: how the leaf is seen as its layer's matrices (static).
+      structure: the structure that was asked for (static). A leaf without an exact layout is
+        kept as `Scalar` all the same.
+    """
+
+    sums: Float[Array, "groups ..."]
+    count: Float[Array, " groups"]
+    layout: Layout = dataclasses.field(metadata={"static": True})
+    structure: Structure = dataclasses.field(metadata={"static": True})
+
+    @property
+    def kept(self) -> Structure:
+        """The structure that is kept for this leaf."""
+        return kept_structure(self.structure, self.layout)
+
+    def mean(self) -> Float[Array, "groups ..."]:
+        """The mean over rows; zero where no row was seen."""
+        rows = jnp.maximum(self.count, jnp.ones_like(self.count))
+        return self.sums / rows.reshape(-1, *(1,) * (self.sums.ndim - 1))
+
+    def per_weight(self) -> Float[Array, "..."]:
+        """For every weight, the mean square of the input that it multiplies: the leaf's shape."""
+        layout = self.layout
+        power = self.kept.feature_power(self.mean())
+        full = jnp.broadcast_to(power, (layout.groups, layout.inputs, layout.outputs))
+        return layout.merge(full)
+
+
+def kept_structure(structure: Structure, layout: Layout) -> Structure:
+    """The structure that a leaf of this layout gets: one number where there is no exact layout."""
+    return structure if layout.exact else Scalar()

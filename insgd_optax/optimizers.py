@@ -1,0 +1,74 @@
+"""Optimizers: ready chains of the library's parts and optax's."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from insgd_optax.layout import Layout
+from insgd_optax.structures import Diagonal, Structure
+from insgd_optax.transform import scale_by_input
+
+
+def insgd(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    momentum: float | None = 0.9,
+    nesterov: bool = False,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay: float = 0.95,
+    eps: float = 1e-2,
+    guard: bool = True,
+    layouts: Mapping[str, Layout] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Input Normalized SGD: SGD on gradients that are divided by the power of the layer's input.
+
+    .. math::
+      m_k = \gamma m_{k-1} + \max(\hat P_k, P)^{-1} G, \qquad
+      W \leftarrow W - \eta_k (m_k + \lambda_k W)
+
+    ``learning_rate`` has the unit of plain SGD's: on inputs of unit mean square and with
+    ``structure=Scalar()`` this is ``optax.sgd(learning_rate, momentum)``.
+
+    >>> import jax.numpy as jnp
+    >>> import insgd_optax
+    >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
+    >>> params = {"kernel": jnp.zeros((2, 1))}
+    >>> grad_fn = insgd_optax.value_and_grad(loss_fn, structure=insgd_optax.Scalar())
+    >>> _, grads, input_stats = grad_fn(params, jnp.array([[1.0, 3.0]]))
+    >>> optimizer = insgd(learning_rate=0.5, structure=insgd_optax.Scalar())
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
+    >>> [round(float(u), 6) for u in updates["kernel"][:, 0]]   # -0.5 * [1, 3] / ((1 + 9) / 2)
+    [-0.1, -0.3]
+
+    Args:
+      learning_rate: step size or schedule, in the unit of SGD's.
+      structure: how much of the input's second moment is divided out; the same as in
+        `value_and_grad`.
+      momentum: heavy-ball factor; None or 0 for none (and no buffer).
+      nesterov: whether to use Nesterov momentum.
+      weight_decay: decoupled weight decay or a schedule of it: it is multiplied by the learning
+        rate, and neither by the normalizer nor by momentum.
+      mask: which leaves decay, as in ``optax.add_decayed_weights``.
+      decay: how much of the input's history is kept at each step.
+      eps: relative shrinkage of a feature's power to its layer's mean power.
+      guard: divide by the larger of the history and this batch's power.
+      layouts: the parameters' layouts, if their shapes do not suggest them.
+
+    Returns:
+      A transformation whose ``update`` needs ``params`` and ``input_stats``.
+
+    References:
+      Atici, Pan, Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
+      Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
+    """
+    no_momentum = momentum is None or (isinstance(momentum, int | float) and momentum == 0)
+    return optax.chain(
+        scale_by_input(structure, decay, eps, guard, layouts=layouts),
+        optax.identity() if no_momentum else optax.trace(momentum, nesterov),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )

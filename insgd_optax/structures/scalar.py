@@ -1,0 +1,47 @@
+"""Scalar: one power a layer, as in normalized LMS."""
+
+import dataclasses
+
+from jaxtyping import Array, Float
+
+from insgd_optax.structures.base import safe_reciprocal
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar:
+    r"""Replaces ``A`` by its nearest multiple of the identity, ``(tr A / n) I``.
+
+    .. math::
+      A^{-1} G \approx G / P, \qquad P = \tfrac{1}{n} \mathbb{E} \lVert x \rVert^2
+
+    ``P`` is the mean square of the layer's input, so on inputs of unit mean square this is SGD,
+    with SGD's learning rate. Normalized LMS divides by ``n P``: its step size is ``n`` times a
+    learning rate here. State: one number a group.
+
+    >>> import jax.numpy as jnp
+    >>> power = Scalar().observe(jnp.array([[1.0, 3.0]]))    # one row, squares 1 and 3
+    >>> Scalar().normalize(power, jnp.ones((1, 2, 1)), eps=0.0).ravel().tolist()
+    [0.5, 0.5]
+
+    References:
+      Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6 (normalized LMS).
+    """
+
+    def size(self, groups: int, inputs: int) -> int:
+        del inputs
+        return groups
+
+    def observe(self, squares: Float[Array, "groups inputs"]) -> Float[Array, " groups"]:
+        return squares.mean(axis=1)
+
+    def feature_power(self, power: Float[Array, " groups"]) -> Float[Array, "groups 1 1"]:
+        return power[:, None, None]
+
+    def normalize(
+        self,
+        power: Float[Array, " groups"],
+        gradient: Float[Array, "groups inputs outputs"],
+        eps: float | Float[Array, ""],
+    ) -> Float[Array, "groups inputs outputs"]:
+        del eps  # it pulls a feature's power to the layer's mean, which this already is
+        return gradient * safe_reciprocal(power)[:, None, None]

@@ -1,0 +1,184 @@
+"""scale_by_input: keeps the history of the inputs' power and divides the gradient by it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from insgd_optax.history import Slot, repack, slots_for, unpack
+from insgd_optax.layout import Layout
+from insgd_optax.matching import match_statistics
+from insgd_optax.moments import InputMoments
+from insgd_optax.paths import named_leaves
+from insgd_optax.structures import Diagonal, Structure
+
+Scale = float | Float[Array, ""]
+
+
+class ScaleByInputState(NamedTuple):
+    """State of `scale_by_input`. Packed vectors, so that no wrapper takes them for parameters.
+
+    Attributes:
+      count: updates so far; shape (), int32.
+      skipped: updates that were skipped because something was not finite; shape (), int32.
+      power: the history of every leaf, one after the other in the order of their paths, before
+        bias correction; shape (numbers,), float32, or float64 if a parameter is.
+      weight: the weight that every group's history has gathered, which corrects its bias; shape
+        (groups,), same dtype.
+    """
+
+    count: Int[Array, ""]
+    skipped: Int[Array, ""]
+    power: Float[Array, " numbers"]
+    weight: Float[Array, " groups"]
+
+
+def scale_by_input(
+    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    decay: float = 0.95,
+    eps: float = 1e-2,
+    guard: bool = True,
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Normalizes every layer's gradient by the history of that layer's input.
+
+    .. math::
+      u = \max(\hat P_k, P)^{-1} G, \qquad
+      P_k = \beta P_{k-1} + (1 - \beta) P, \qquad
+      \hat P_k = P_k / (1 - \beta^k)
+
+    where :math:`P` is what ``structure`` keeps of the second moment of this batch's input. A
+    layer that saw no rows keeps its history. If a gradient or a statistic is not finite, the
+    whole step is zero, the history stays what it was, and ``state.skipped`` counts it.
+
+    >>> import insgd_optax
+    >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
+    >>> params = {"kernel": jnp.zeros((2, 1))}
+    >>> grad_fn = insgd_optax.value_and_grad(loss_fn, structure=insgd_optax.Scalar())
+    >>> _, grads, input_stats = grad_fn(params, jnp.array([[1.0, 3.0]]))
+    >>> optimizer = scale_by_input(insgd_optax.Scalar())
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
+    >>> [round(float(u), 6) for u in updates["kernel"][:, 0]]     # [1, 3] / ((1 + 9) / 2)
+    [0.2, 0.6]
+
+    Args:
+      structure: how much of the second moment is kept; the same as in `value_and_grad`.
+      decay: :math:`\beta` in [0, 1); 0 uses the current batch alone.
+      eps: relative shrinkage of a feature's power to the layer's mean power (see `Diagonal`).
+      guard: divide by the larger of the history and this batch's power. A running power alone
+        loses the stability bound of normalized LMS when inputs are heavy-tailed.
+      layouts: the parameters' layouts, ``explain(...).layouts``. Only needed for a leaf whose
+        layout its shape does not suggest (an error says so), or to save the last bytes.
+
+    Returns:
+      A transformation whose ``update`` needs ``input_stats``, from `value_and_grad`.
+
+    Raises:
+      ValueError: at ``update``, if ``input_stats`` is missing or does not fit the updates.
+
+    References:
+      Atici, Pan, Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
+      Networks", TMLR 2024 (arXiv 2212.09921), with the running power of its Algorithm 1. The
+      paper divides by ``log P`` and starts the average at its first value.
+    """
+    _check_arguments(structure, decay, eps)
+    known = layouts or {}
+    strongest = _with_this_batch if guard else _history_alone
+
+    def init_fn(params: Any) -> ScaleByInputState:
+        slots = list(slots_for(named_leaves(params), structure, known).values())
+        dtype = _history_dtype(jax.tree.leaves(params))
+        numbers, groups = (slots[-1].power.stop, slots[-1].weight.stop) if slots else (0, 0)
+        count, skipped = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        power, weight = jnp.zeros(numbers, dtype), jnp.zeros(groups, dtype)
+        return ScaleByInputState(count, skipped, power, weight)
+
+    def update_fn(
+        updates: Any,
+        state: ScaleByInputState,
+        params: Any = None,
+        *,
+        input_stats: Mapping[str, InputMoments | None] | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ScaleByInputState]:
+        del params, extra_args
+        named = named_leaves(updates)
+        matched = match_statistics(named, input_stats, structure)
+        slots = slots_for(named, structure, known)
+        _check_state(slots, state)
+        finite = _all_finite([leaf for _, leaf in named], matched)
+        histories, scaled = {}, []
+        for (path, gradient), moments in zip(named, matched, strict=True):
+            if moments is not None:
+                history = unpack(path, slots[path], moments, state.power, state.weight)
+                histories[path] = history.updated(moments, decay)
+                divisor = strongest(histories[path].corrected(), moments)
+                gradient = _normalized(gradient, moments, divisor, eps)
+            scaled.append(jnp.where(finite, gradient, jnp.zeros_like(gradient)))
+        power, weight = repack(slots, histories, state.power, state.weight)
+        new_state = ScaleByInputState(
+            count=optax.safe_increment(state.count),
+            skipped=jnp.where(finite, state.skipped, optax.safe_increment(state.skipped)),
+            power=jnp.where(finite, power, state.power),
+            weight=jnp.where(finite, weight, state.weight),
+        )
+        return jax.tree.unflatten(jax.tree.structure(updates), scaled), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_arguments(structure: Structure, decay: Scale, eps: Scale) -> None:
+    if not isinstance(structure, Structure):
+        raise TypeError(
+            f"structure must be a structure such as Scalar() or Diagonal(), not {structure!r}."
+        )
+    # Traced values (optax.inject_hyperparams) cannot be looked at here.
+    if isinstance(decay, int | float) and not 0 <= decay < 1:
+        raise ValueError(f"decay must be in [0, 1), not {decay}; 0 uses the current batch alone.")
+    if isinstance(eps, int | float) and not eps >= 0:
+        raise ValueError(f"eps must not be negative, and is {eps}; 0 turns the shrinkage off.")
+
+
+def _history_dtype(leaves: Sequence[Any]) -> Any:
+    double = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in leaves)
+    return jnp.float64 if double else jnp.float32
+
+
+def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
+    numbers = max((slot.power.stop for slot in slots.values()), default=0)
+    if numbers != state.power.size:
+        raise ValueError(
+            f"The state holds {state.power.size} numbers, but the history of these updates takes "
+            f"{numbers}: {sorted(slots)}. Call init() on parameters with the same leaves as the "
+            "updates (a leaf may not be None in one of them), and with the same layouts."
+        )
+
+
+def _all_finite(
+    gradients: Sequence[Array], matched: Sequence[InputMoments | None]
+) -> Bool[Array, ""]:
+    sums = [moments.sums for moments in matched if moments is not None]
+    checks = [jnp.all(jnp.isfinite(array)) for array in (*gradients, *sums)]
+    return jnp.all(jnp.stack(checks)) if checks else jnp.array(True)
+
+
+def _with_this_batch(power: Array, moments: InputMoments) -> Array:
+    return jnp.maximum(power, moments.mean().astype(power.dtype))
+
+
+def _history_alone(power: Array, moments: InputMoments) -> Array:
+    del moments
+    return power
+
+
+def _normalized(gradient: Array, moments: InputMoments, power: Array, eps: Scale) -> Array:
+    """The gradient of a leaf divided by its layer's power, in the leaf's own dtype."""
+    wide = jnp.promote_types(gradient.dtype, power.dtype)
+    matrices = moments.layout.split(gradient.astype(wide))
+    normalized = moments.kept.normalize(power, matrices, jnp.asarray(eps, power.dtype))
+    return moments.layout.merge(normalized).astype(gradient.dtype)
