@@ -66,7 +66,7 @@ def _workload(name: str, model: nn.Module, inputs: jax.Array, labels: jax.Array)
     params = model.init(jax.random.key(0), inputs)["params"]
 
     def loss_fn(params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        logits = model.apply({"params": params}, inputs)
+        logits = jnp.asarray(model.apply({"params": params}, inputs))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     return Workload(name, loss_fn, params, (inputs, labels))

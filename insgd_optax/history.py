@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.room import room_for
-from insgd_optax.structures import Structure
+from insgd_optax.structures import Number, Structure
 
 
 class Slot(NamedTuple):
@@ -25,7 +25,7 @@ class LayerHistory(NamedTuple):
     power: Float[Array, "groups ..."]
     weight: Float[Array, " groups"]
 
-    def updated(self, moments: InputMoments, decay: float | Float[Array, ""]) -> "LayerHistory":
+    def updated(self, moments: InputMoments, decay: Number) -> "LayerHistory":
         """The history after a batch; groups that saw no row keep theirs."""
         dtype = self.power.dtype
         seen = moments.count > 0

@@ -96,9 +96,7 @@ def _undo_step(step: Step, array: Array, shape_before: tuple[int, ...]) -> Array
             return jax.lax.rev(array, numbers)
 
 
-def append_step(
-    steps: tuple[Step, ...], step: Step, shape: tuple[int, ...]
-) -> tuple[Step, ...]:
+def append_step(steps: tuple[Step, ...], step: Step, shape: tuple[int, ...]) -> tuple[Step, ...]:
     """Adds a step to steps that end in ``shape``, so that equal recipes compare equal.
 
     Steps that change nothing are left out, and neighbors of one kind become one.

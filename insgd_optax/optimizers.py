@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from insgd_optax.layout import Layout
-from insgd_optax.structures import Diagonal, Structure
+from insgd_optax.structures import Diagonal, Number, Structure
 from insgd_optax.transform import scale_by_input
 
 
@@ -14,12 +14,12 @@ def insgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
     structure: Structure = Diagonal(),  # noqa: B008 (frozen)
-    momentum: float | None = 0.9,
+    momentum: Number | None = 0.9,
     nesterov: bool = False,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
-    decay: float = 0.95,
-    eps: float = 1e-2,
+    decay: Number = 0.95,
+    eps: Number = 1e-2,
     guard: bool = True,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -65,10 +65,36 @@ def insgd(
       Atici, Pan, Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
       Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
     """
-    no_momentum = momentum is None or (isinstance(momentum, int | float) and momentum == 0)
     return optax.chain(
         scale_by_input(structure, decay, eps, guard, layouts=layouts),
-        optax.identity() if no_momentum else optax.trace(momentum, nesterov),
-        optax.add_decayed_weights(weight_decay, mask),
+        _momentum(momentum, nesterov),
+        _decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _momentum(momentum: Number | None, nesterov: bool) -> optax.GradientTransformation:
+    if momentum is None or _is_off(momentum):
+        return optax.identity()
+    return optax.trace(momentum, nesterov)
+
+
+def _is_off(setting: object) -> bool:
+    # A traced setting (optax.inject_hyperparams) or a schedule cannot be compared with zero.
+    return isinstance(setting, int | float) and setting == 0
+
+
+def _decayed_weights(
+    weight_decay: optax.ScalarOrSchedule, mask: Any
+) -> optax.GradientTransformation:
+    if _is_off(weight_decay):
+        return optax.identity()
+    decayed = optax.add_decayed_weights(weight_decay, mask)
+    if not callable(weight_decay):
+        return decayed
+    # A schedule gives float32, which would widen updates of half precision.
+    return optax.chain(decayed, optax.stateless(_cast_like))
+
+
+def _cast_like(updates: Any, params: Any) -> Any:
+    return optax.tree.cast_like(updates, params)

@@ -45,7 +45,8 @@ def _readings(shape: tuple[int, ...]) -> list[tuple[int, int]]:
         return [(1, size) for size in shape]
     pairs = [shape[:2], shape[-2:]]
     if math.prod(shape) > SMALL:
-        pairs = [max(pairs, key=max)]  # a kernel's channels outnumber its positions
+        # A kernel's channels outnumber its positions, and a layer's width its neighbors' depth.
+        pairs = [max(pairs, key=lambda pair: sorted(pair, reverse=True))]
     return [reading for pair in pairs for reading in _readings_of_channels(shape, pair)]
 
 

@@ -13,9 +13,7 @@ from insgd_optax.layout import Layout
 from insgd_optax.matching import match_statistics
 from insgd_optax.moments import InputMoments
 from insgd_optax.paths import named_leaves
-from insgd_optax.structures import Diagonal, Structure
-
-Scale = float | Float[Array, ""]
+from insgd_optax.structures import Diagonal, Number, Structure, check_structure
 
 
 class ScaleByInputState(NamedTuple):
@@ -38,8 +36,8 @@ class ScaleByInputState(NamedTuple):
 
 def scale_by_input(
     structure: Structure = Diagonal(),  # noqa: B008 (frozen)
-    decay: float = 0.95,
-    eps: float = 1e-2,
+    decay: Number = 0.95,
+    eps: Number = 1e-2,
     guard: bool = True,
     *,
     layouts: Mapping[str, Layout] | None = None,
@@ -100,7 +98,7 @@ def scale_by_input(
 
     def update_fn(
         updates: Any,
-        state: ScaleByInputState,
+        state: Any,
         params: Any = None,
         *,
         input_stats: Mapping[str, InputMoments | None] | None = None,
@@ -122,7 +120,7 @@ def scale_by_input(
             scaled.append(jnp.where(finite, gradient, jnp.zeros_like(gradient)))
         power, weight = repack(slots, histories, state.power, state.weight)
         new_state = ScaleByInputState(
-            count=optax.safe_increment(state.count),
+            count=jnp.asarray(optax.safe_increment(state.count)),
             skipped=jnp.where(finite, state.skipped, optax.safe_increment(state.skipped)),
             power=jnp.where(finite, power, state.power),
             weight=jnp.where(finite, weight, state.weight),
@@ -132,11 +130,8 @@ def scale_by_input(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_arguments(structure: Structure, decay: Scale, eps: Scale) -> None:
-    if not isinstance(structure, Structure):
-        raise TypeError(
-            f"structure must be a structure such as Scalar() or Diagonal(), not {structure!r}."
-        )
+def _check_arguments(structure: Structure, decay: Number, eps: Number) -> None:
+    check_structure(structure)
     # Traced values (optax.inject_hyperparams) cannot be looked at here.
     if isinstance(decay, int | float) and not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), not {decay}; 0 uses the current batch alone.")
@@ -176,9 +171,9 @@ def _history_alone(power: Array, moments: InputMoments) -> Array:
     return power
 
 
-def _normalized(gradient: Array, moments: InputMoments, power: Array, eps: Scale) -> Array:
+def _normalized(gradient: Array, moments: InputMoments, power: Array, eps: Number) -> Array:
     """The gradient of a leaf divided by its layer's power, in the leaf's own dtype."""
-    wide = jnp.promote_types(gradient.dtype, power.dtype)
+    wide = gradient.dtype if jnp.iscomplexobj(gradient) else power.dtype
     matrices = moments.layout.split(gradient.astype(wide))
     normalized = moments.kept.normalize(power, matrices, jnp.asarray(eps, power.dtype))
     return moments.layout.merge(normalized).astype(gradient.dtype)

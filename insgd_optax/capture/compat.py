@@ -35,6 +35,11 @@ def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
 
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """The shape of a variable or a literal of a program."""
+    return getattr(atom.aval, "shape", ())
+
+
 def evaluate(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """An equation's results, with the name stack and the context that it was traced with.
 

@@ -167,8 +167,8 @@ def _follow_simple(
 def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
     """Origin of an equation's result: where entries only move, the views move with them."""
     name, params = equation.primitive.name, equation.params
-    shape = equation.outvars[0].aval.shape
-    shapes = [atom.aval.shape for atom in equation.invars]
+    shape = compat.shape_of(equation.outvars[0])
+    shapes = [compat.shape_of(atom) for atom in equation.invars]
     if name in ENTRYWISE:
         in_place = zip(operands, shapes, strict=True)
         return join_entrywise(o if own == shape else join_mixed([o]) for o, own in in_place)
@@ -191,7 +191,7 @@ def _note_why_not(program: Program, equation: JaxprEqn, operands: list[Origin]) 
     reason = f"meets argument {arguments} of the loss in `{equation.primitive.name}`, no layer"
     for atom, origin in zip(equation.invars, operands, strict=True):
         for leaf, view in origin.leaves.items():
-            bias = _is_bias(equation.primitive.name, atom.aval.shape, view)
+            bias = _is_bias(equation.primitive.name, compat.shape_of(atom), view)
             program.why_not.setdefault(leaf, []).append(BIAS if bias else reason)
 
 

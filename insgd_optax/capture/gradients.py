@@ -10,7 +10,7 @@ from insgd_optax.capture.coverage import check_captured
 from insgd_optax.capture.interpreter import Found, Interpreter
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
-from insgd_optax.structures import Diagonal, Structure
+from insgd_optax.structures import Diagonal, Structure, check_structure
 
 InputStats = dict[str, InputMoments | None]
 
@@ -62,10 +62,7 @@ def value_and_grad(
         a leaf was not captured.
       TypeError: if an argument is not of its type.
     """
-    if not isinstance(structure, Structure):
-        raise TypeError(
-            f"structure must be a structure such as Scalar() or Diagonal(), not {structure!r}."
-        )
+    check_structure(structure)
 
     def instrumented(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from insgd_optax.capture import compat
@@ -86,7 +87,7 @@ def added(first: Found, second: Found) -> Found:
 
 def _add(first: Sums, second: Sums) -> Sums:
     # One use may be wider than another: a float64 head on a float32 trunk.
-    dtype = jnp.promote_types(first[0].dtype, second[0].dtype)
+    dtype = np.promote_types(first[0].dtype, second[0].dtype)
     sums, count = (a.astype(dtype) + b.astype(dtype) for a, b in zip(first, second, strict=True))
     return sums, count
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax.capture.compat import JaxprEqn, shape_of
 from insgd_optax.capture.origin import Origin
 from insgd_optax.layout import Step
 
@@ -74,7 +74,7 @@ def _dot_layer(equation: JaxprEqn, weight: int, input: int) -> Layer:
     # In the order of the weight's axes, so that two uses of a leaf agree on the order of inputs.
     batched = sorted(zip(batch[weight], batch[input], strict=True))
     contracted = sorted(zip(contract[weight], contract[input], strict=True))
-    shape = equation.invars[weight].aval.shape
+    shape = shape_of(equation.invars[weight])
     kept = [axis for axis, _ in batched + contracted]
     free = [axis for axis in range(len(shape)) if axis not in kept]
     groups = math.prod(shape[axis] for axis, _ in batched)
@@ -97,7 +97,7 @@ def _convolution_layer(equation: JaxprEqn) -> Layer | None:
     if params["batch_group_count"] != 1:  # the gradient of a grouped convolution: no layer
         return None
     groups, out_axis = params["feature_group_count"], numbers.rhs_spec[0]
-    shape = equation.invars[1].aval.shape
+    shape, output = shape_of(equation.invars[1]), shape_of(equation.outvars[0])
     before, after = shape[:out_axis], shape[out_axis + 1 :]
     inputs, outputs = math.prod(before + after), shape[out_axis] // groups
 
@@ -115,7 +115,7 @@ def _convolution_layer(equation: JaxprEqn) -> Layer | None:
         one_output = jax.ShapeDtypeStruct((*before, groups, *after), one_example.dtype)
         squares = _applied_to_ones(lambda kernel: convolve(one_example, kernel), one_output)
         squares = jnp.moveaxis(squares, out_axis, 0).reshape(groups, inputs)
-        positions = math.prod(equation.outvars[0].aval.shape[axis] for axis in numbers.out_spec[2:])
+        positions = math.prod(output[axis] for axis in numbers.out_spec[2:])
         return squares, jnp.full(groups, x.shape[examples] * positions, squares.dtype)
 
     name = equation.primitive.name
@@ -138,7 +138,7 @@ def _kernel_steps(shape: tuple[int, ...], out_axis: int, groups: int) -> tuple[S
 
 def _embedding_layer(equation: JaxprEqn) -> Layer | None:
     """The lookup of whole rows of a table: a dense layer on one-hot inputs."""
-    params, shape = equation.params, equation.invars[0].aval.shape
+    params, shape = equation.params, shape_of(equation.invars[0])
     numbers, sizes = params.get("dimension_numbers"), params["slice_sizes"]
     batched = numbers.operand_batching_dims if numbers else ()
     table = [axis for axis in range(len(shape)) if axis not in batched]
@@ -147,24 +147,24 @@ def _embedding_layer(equation: JaxprEqn) -> Layer | None:
     if len(table) != 2 or len(looked_up) != 1 or sizes[looked_up[0]] != 1:
         return None
     (index_axis,), (row_axis,) = looked_up, (axis for axis in table if axis not in looked_up)
-    kept = (*batched, index_axis)
+    order = (*batched, index_axis, row_axis)
     groups, inputs = math.prod(shape[axis] for axis in batched), shape[index_axis]
+    one_output = tuple(1 if axis == row_axis else size for axis, size in enumerate(shape))
+    ones = tuple(1 if axis == row_axis else size for axis, size in enumerate(sizes))
+
+    def lookup(table: Array, indices: tuple[Array, ...]) -> Array:
+        if numbers is None:
+            return jax.lax.dynamic_slice(table, indices, ones)
+        return jax.lax.gather(table, indices[0], numbers, ones, mode=params["mode"])
 
     def measure(*indices: Array) -> Squares:
-        one_output = tuple(1 if axis == row_axis else size for axis, size in enumerate(shape))
-        ones = tuple(1 if axis == row_axis else size for axis, size in enumerate(sizes))
-        if numbers is None:
-            lookup = lambda table: jax.lax.dynamic_slice(table, indices, ones)  # noqa: E731
-        else:
-            lookup = lambda table: jax.lax.gather(  # noqa: E731
-                table, indices[0], numbers, ones, mode=params["mode"]
-            )
-        counts = _applied_to_ones(lookup, jax.ShapeDtypeStruct(one_output, jnp.float32))
-        squares = jnp.transpose(counts, (*kept, row_axis)).reshape(groups, inputs)
+        weight = jax.ShapeDtypeStruct(one_output, jnp.float32)
+        counts = _applied_to_ones(lambda table: lookup(table, indices), weight)
+        squares = jnp.transpose(counts, order).reshape(groups, inputs)
         return squares, squares.sum(axis=1)
 
-    steps: tuple[Step, ...] = (("transpose", (*kept, row_axis)),)
     operands = tuple(range(1, len(equation.invars)))
+    steps: tuple[Step, ...] = (("transpose", order),)
     name = equation.primitive.name
     return Layer(name, 0, operands, steps, groups, inputs, shape[row_axis], measure)
 

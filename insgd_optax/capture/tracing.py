@@ -146,7 +146,7 @@ def _is_key(leaf: Any) -> bool:
     if not _is_array(leaf):
         return False
     raw = leaf.dtype == jnp.uint32 and leaf.shape == (2,)
-    return raw or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return raw or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _leaves(

@@ -5,6 +5,9 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# A setting, or a traced one (`optax.inject_hyperparams`).
+Number = float | Float[Array, ""]
+
 
 @runtime_checkable
 class Structure(Protocol):
@@ -30,10 +33,19 @@ class Structure(Protocol):
         self,
         power: Float[Array, "groups ..."],
         gradient: Float[Array, "groups inputs outputs"],
-        eps: float | Float[Array, ""],
+        eps: Number,
     ) -> Float[Array, "groups inputs outputs"]:
         """``A⁻¹ G``, with zero in the place of ``0 / 0``."""
         ...
+
+
+def check_structure(structure: object) -> None:
+    """Raises a TypeError if this is no structure, or the class of one."""
+    if isinstance(structure, type) or not isinstance(structure, Structure):
+        raise TypeError(
+            "structure must be a structure such as insgd_optax.Scalar() or "
+            f"insgd_optax.Diagonal(), not {structure!r}."
+        )
 
 
 def safe_reciprocal(power: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import safe_reciprocal
+from insgd_optax.structures.base import Number, safe_reciprocal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Diagonal:
         self,
         power: Float[Array, "groups inputs"],
         gradient: Float[Array, "groups inputs outputs"],
-        eps: float | Float[Array, ""],
+        eps: Number,
     ) -> Float[Array, "groups inputs outputs"]:
         layer_power = jnp.mean(power, axis=1, keepdims=True)
         shrunk = (power + eps * jnp.broadcast_to(layer_power, power.shape)) / (1 + eps)

@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import safe_reciprocal
+from insgd_optax.structures.base import Number, safe_reciprocal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Scalar:
         self,
         power: Float[Array, " groups"],
         gradient: Float[Array, "groups inputs outputs"],
-        eps: float | Float[Array, ""],
+        eps: Number,
     ) -> Float[Array, "groups inputs outputs"]:
         del eps  # it pulls a feature's power to the layer's mean, which this already is
         return gradient * safe_reciprocal(power)[:, None, None]

@@ -1,0 +1,1 @@
+"""Optax's checks for contributed optimizers, in our own words."""

@@ -1,0 +1,260 @@
+"""Errors say which leaf, which shapes, why, and the call that fixes it. These tests read them."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import optax
+import pytest
+
+import insgd_optax as insgd
+from battery.problems import (
+    Problem,
+    assert_close,
+    every_optimizer,
+    every_structure,
+    perceptron,
+    regression,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_type_checks():
+    """Users run without beartype, which would speak before the library does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def _assert_says(error: pytest.ExceptionInfo[BaseException], *words: str) -> None:
+    message = str(error.value)
+    for word in words:
+        assert word.lower() in message.lower(), f"{word!r} is not in:\n{message}"
+
+
+@every_optimizer
+def test_missing_statistics_are_an_error_with_the_recipe(make_optimizer):
+    problem = perceptron()
+    tx = make_optimizer(insgd.Diagonal())
+    with pytest.raises((TypeError, ValueError)) as error:
+        tx.update(problem.params, tx.init(problem.params), problem.params)
+    _assert_says(error, "input_stats=", "value_and_grad")
+
+
+@pytest.mark.framework  # MultiSteps divides float32 by int32
+def test_statistics_dropped_by_a_wrapper_are_an_error_and_not_plain_sgd():
+    # As a plain transformation `MultiSteps` hands no extra argument on.
+    problem = perceptron()
+    accumulating = optax.MultiSteps(insgd.scale_by_input(), 2).gradient_transformation()
+    tx = optax.chain(accumulating, optax.scale(-0.1))
+    grads, input_stats = problem.stats_of()
+    with pytest.raises((TypeError, ValueError)) as error:
+        tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
+    _assert_says(error, "input_stats")
+
+
+@every_optimizer
+@pytest.mark.parametrize(
+    ("captured", "asked"),
+    [(insgd.Scalar(), insgd.Diagonal()), (insgd.Diagonal(), insgd.Scalar())],
+)
+def test_a_structure_that_differs_between_the_halves_is_an_error_naming_both(
+    make_optimizer, captured, asked
+):
+    problem = perceptron()
+    grads, input_stats = problem.stats_of(structure=captured)
+    tx = make_optimizer(asked)
+    with pytest.raises((TypeError, ValueError)) as error:
+        tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
+    _assert_says(error, repr(captured), repr(asked), "structure=", "value_and_grad")
+
+
+def test_statistics_of_another_model_are_an_error_naming_the_missing_leaves():
+    problem = perceptron()
+    _, other_stats = regression().stats_of()
+    tx = insgd.scale_by_input()
+    with pytest.raises((KeyError, ValueError)) as error:
+        tx.update(problem.params, tx.init(problem.params), input_stats=other_stats)
+    _assert_says(error, "hidden/kernel", "head/kernel", "weight")
+
+
+def test_statistics_without_one_leaf_are_an_error_naming_it():
+    problem = perceptron()
+    grads, input_stats = problem.stats_of()
+    del input_stats["head/kernel"]
+    tx = insgd.scale_by_input()
+    with pytest.raises((KeyError, ValueError)) as error:
+        tx.update(grads, tx.init(grads), input_stats=input_stats)
+    _assert_says(error, "head/kernel", "(3, 2)")
+
+
+def test_statistics_of_a_leaf_of_another_shape_are_an_error_naming_both_shapes():
+    problem = perceptron()
+    _, input_stats = problem.stats_of()
+    grads = {**problem.params, "head": {"kernel": jnp.ones((5, 2)), "bias": jnp.ones((2,))}}
+    tx = insgd.scale_by_input()
+    with pytest.raises(ValueError) as error:
+        tx.update(grads, tx.init(grads), input_stats=input_stats)
+    _assert_says(error, "head/kernel", "(5, 2)", "(3, 2)")
+
+
+def test_statistics_that_are_no_dict_of_moments_are_an_error():
+    problem = perceptron()
+    grads, _ = problem.stats_of()
+    tx = insgd.scale_by_input()
+    with pytest.raises((TypeError, ValueError)) as error:
+        tx.update(grads, tx.init(grads), input_stats=grads)
+    _assert_says(error, "input_stats", "value_and_grad")
+
+
+def test_gradients_and_statistics_swapped_from_the_returned_triple_are_an_error():
+    problem = perceptron()
+    grads, input_stats = problem.stats_of()
+    tx = insgd.scale_by_input()
+    with pytest.raises((TypeError, KeyError, ValueError)) as error:
+        tx.update(input_stats, tx.init(problem.params), input_stats=grads)
+    assert len(str(error.value)) > 20
+
+
+def _with_positions() -> Problem:
+    """A table of positions is added to the input: rank 2, and no layer's weight."""
+    problem = regression()
+    params = {**problem.params, "positions": jnp.ones((6, 4), jnp.float32)}
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        inputs, targets = batch
+        return problem.loss_fn(params, (inputs + params["positions"], targets))
+
+    return Problem(params, problem.batch, loss_fn)
+
+
+def test_a_matrix_that_is_no_layers_weight_is_an_error_with_path_shape_reason_and_fix():
+    with pytest.raises(ValueError) as error:
+        _with_positions().stats_of()
+    _assert_says(error, "positions", "(6, 4)", "strict=False", "explain")
+
+
+def test_without_strict_it_is_one_warning_and_the_leaf_passes_with_factor_one():
+    problem = _with_positions()
+    grad_fn = insgd.value_and_grad(problem.loss_fn, strict=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _, grads, input_stats = grad_fn(problem.params, problem.batch)
+    ours = [warning for warning in caught if "positions" in str(warning.message)]
+    assert len(ours) == 1
+    assert "(6, 4)" in str(ours[0].message)
+    assert input_stats["positions"] is None
+    tx = insgd.scale_by_input()
+    updates, _ = tx.update(grads, tx.init(grads), input_stats=input_stats)
+    assert_close(updates["positions"], grads["positions"], rtol=0.0)
+    assert not jnp.allclose(updates["weight"], grads["weight"])
+
+
+def test_without_strict_several_such_leaves_still_give_one_warning():
+    problem = _with_positions()
+    params = {**problem.params, "unused": jnp.ones((2, 2), jnp.float32)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        insgd.value_and_grad(problem.loss_fn, strict=False)(params, problem.batch)
+    ours = [str(w.message) for w in caught if "positions" in str(w.message)]
+    assert len(ours) == 1
+    assert "unused" in ours[0]
+    assert "(2, 2)" in ours[0]
+
+
+def test_a_batch_that_was_closed_over_is_an_error_that_says_so():
+    problem = perceptron()
+    with pytest.raises(ValueError) as error:
+        insgd.value_and_grad(lambda params: problem.loss_fn(params, problem.batch))(problem.params)
+    _assert_says(error, "closes over", "argument")
+
+
+def test_a_batch_excluded_by_batch_argnums_is_an_error_that_names_the_option():
+    problem = perceptron()
+    grad_fn = insgd.value_and_grad(
+        lambda params, batch, scale: scale * problem.loss_fn(params, batch), batch_argnums=2
+    )
+    with pytest.raises(ValueError) as error:
+        grad_fn(problem.params, problem.batch, jnp.asarray(1.0, jnp.float32))
+    _assert_says(error, "batch_argnums")
+
+
+def test_a_model_in_which_nothing_is_captured_is_an_error():
+    params = {"scale": jnp.ones((3,))}
+    with pytest.raises(ValueError) as error:
+        insgd.value_and_grad(lambda p, x: jnp.sum((x * p["scale"]) ** 2))(params, jnp.ones((3,)))
+    _assert_says(error, "scale")
+
+
+@pytest.mark.parametrize("decay", [1.0, 1.5, -0.1, float("nan")])
+@every_optimizer
+@every_structure
+def test_a_decay_outside_its_range_is_an_error_with_the_value(make_optimizer, structure, decay):
+    with pytest.raises(ValueError) as error:
+        make_optimizer(structure, decay=decay)
+    _assert_says(error, "decay", str(decay), "[0, 1)")
+
+
+@pytest.mark.parametrize("eps", [-1e-3, -1.0])
+@every_optimizer
+@every_structure
+def test_a_negative_eps_is_an_error_with_the_value(make_optimizer, structure, eps):
+    with pytest.raises(ValueError) as error:
+        make_optimizer(structure, eps=eps)
+    _assert_says(error, "eps", str(eps))
+
+
+@pytest.mark.parametrize("structure", ["diagonal", insgd.Diagonal, 1.0])
+@every_optimizer
+def test_what_is_no_structure_is_an_error_that_shows_one(make_optimizer, structure):
+    with pytest.raises((TypeError, ValueError)) as error:
+        make_optimizer(structure)
+    _assert_says(error, "structure", "Diagonal()")
+
+
+@pytest.mark.parametrize("structure", ["diagonal", insgd.Diagonal, 1.0])
+def test_what_is_no_structure_is_an_error_in_the_capture_too(structure):
+    with pytest.raises((TypeError, ValueError)) as error:
+        insgd.value_and_grad(regression().loss_fn, structure=structure)
+    _assert_says(error, "structure", "Diagonal()")
+
+
+@pytest.mark.parametrize("argnums", [2, -3, (0, 5)])
+def test_argnums_that_name_no_argument_are_an_error(argnums):
+    problem = regression()
+    with pytest.raises((TypeError, ValueError)) as error:
+        insgd.value_and_grad(problem.loss_fn, argnums=argnums)(problem.params, problem.batch)
+    _assert_says(error, "argnums")
+
+
+@pytest.mark.parametrize("argnums", ["0", 0.5])
+def test_argnums_that_are_no_positions_are_the_type_error_that_jax_gives(argnums):
+    problem = regression()
+    with pytest.raises(TypeError):
+        jax.value_and_grad(problem.loss_fn, argnums=argnums)(problem.params, problem.batch)
+    with pytest.raises(TypeError):
+        insgd.value_and_grad(problem.loss_fn, argnums=argnums)(problem.params, problem.batch)
+
+
+@pytest.mark.parametrize("batch_argnums", [7, (1, 9)])
+def test_batch_argnums_that_name_no_argument_are_an_error(batch_argnums):
+    problem = regression()
+    grad_fn = insgd.value_and_grad(problem.loss_fn, batch_argnums=batch_argnums)
+    with pytest.raises((TypeError, ValueError)) as error:
+        grad_fn(problem.params, problem.batch)
+    _assert_says(error, "batch_argnums")
+
+
+def test_batch_argnums_that_name_the_parameters_are_an_error():
+    problem = regression()
+    with pytest.raises((TypeError, ValueError)) as error:
+        insgd.value_and_grad(problem.loss_fn, batch_argnums=(0, 1))(problem.params, problem.batch)
+    _assert_says(error, "batch_argnums", "argnums")
+
+
+def test_a_vector_loss_is_the_error_that_jax_gives():
+    with pytest.raises(TypeError) as error:
+        insgd.value_and_grad(lambda w, x: x @ w)(jnp.ones((3,)), jnp.ones((2, 3)))
+    _assert_says(error, "scalar")
