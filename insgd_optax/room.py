@@ -33,16 +33,14 @@ def room_for(
         kept = kept_structure(structure, layout)
         return kept.size(layout.groups, layout.inputs), layout.groups
     readings = _readings(shape)
-    numbers = max((structure.size(groups, inputs) for groups, inputs in readings), default=0)
-    return numbers, max((groups for groups, _ in readings), default=0)
+    numbers = max(structure.size(groups, inputs) for groups, inputs in readings)
+    return numbers, max(groups for groups, _ in readings)
 
 
 def _readings(shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """The usual numbers of groups and inputs of a leaf of this shape."""
-    if len(shape) == 0 or 0 in shape:
-        return []
-    if len(shape) <= 2:
-        return [(1, size) for size in shape]
+    if len(shape) <= 2 or 0 in shape:
+        return [(1, size) for size in shape] or [(1, 1)]
     pairs = [shape[:2], shape[-2:]]
     if math.prod(shape) > SMALL:
         # A kernel's channels outnumber its positions, and a layer's width its neighbors' depth.

@@ -1,9 +1,12 @@
-"""Settings that hold for every test: 64-bit numbers, and no silent promotion in our own code."""
+"""Settings that hold for every test: 64-bit numbers, eight devices, no silent promotion."""
 
+import os
 from collections.abc import Callable, Iterator
 
-import jax
-import pytest
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+import jax  # noqa: E402 (reads the flags)
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 

@@ -3,17 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import insgd_optax as insgd
-from zoo.runs import built, captured, capturing, each_case, expected, halves, seen_leaves
+from zoo.runs import built, diagonal, each_case, expected, of_halves, scalar
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
 
 
+def seen_leaves(stats) -> dict[str, insgd.InputMoments]:
+    return {path: moments for path, moments in stats.items() if moments is not None}
+
+
 @each_case("float32", "float64")
 def test_every_weight_is_told_the_mean_square_of_the_input_it_multiplies(name: str, dtype: str):
-    _, _, stats = captured(name, dtype, insgd.Diagonal())
+    stats = diagonal(name, dtype)
     for path, power in expected(name, dtype).items():
         moments = stats[path]
         assert moments is not None, path
@@ -26,21 +29,21 @@ def test_every_weight_is_told_the_mean_square_of_the_input_it_multiplies(name: s
 @each_case("float32")
 def test_rows_and_groups_are_counted(name: str, dtype: str):
     """One row for each example and position; a group for each layer that a leaf holds."""
-    _, _, stats = captured(name, dtype, insgd.Diagonal())
+    stats = diagonal(name, dtype)
     for path, power in expected(name, dtype).items():
         np.testing.assert_array_equal(stats[path].count, [power.rows] * power.groups, path)
 
 
 @each_case("float32")
 def test_leaves_that_are_no_weight_of_a_layer_get_no_statistics(name: str, dtype: str):
-    _, _, stats = captured(name, dtype, insgd.Diagonal())
+    stats = diagonal(name, dtype)
     assert seen_leaves(stats).keys() == expected(name, dtype).keys()
     assert len(stats) == len(jax.tree.leaves(built(name, dtype).params))
 
 
 @each_case("float64")
 def test_scalar_is_the_mean_over_the_inputs_of_diagonal(name: str, dtype: str):
-    _, _, stats = captured(name, dtype, insgd.Scalar())
+    stats = scalar(name, dtype)
     for path, power in expected(name, dtype).items():
         layout = stats[path].layout
         matrices = np.asarray(layout.split(jnp.asarray(power.mean_square)))
@@ -54,17 +57,11 @@ def test_scalar_is_the_mean_over_the_inputs_of_diagonal(name: str, dtype: str):
 
 
 @each_case("float64", framework=False)
-@pytest.mark.parametrize("structure", [insgd.Scalar(), insgd.Diagonal()], ids=["scalar", "diagonal"])
-def test_statistics_of_a_batch_are_the_sum_of_those_of_its_halves(
-    name: str, dtype: str, structure: insgd.Structure
-):
-    case = built(name, dtype)
-    whole = seen_leaves(captured(name, dtype, structure)[2])
-    first, second = (
-        seen_leaves(capturing(case, structure)(case.params, *half)[2]) for half in halves(case)
-    )
-    for path, moments in whole.items():
-        np.testing.assert_array_equal(first[path].count + second[path].count, moments.count, path)
-        np.testing.assert_allclose(
-            first[path].sums + second[path].sums, moments.sums, rtol=1e-10, err_msg=path
-        )
+def test_statistics_of_a_batch_are_the_sum_of_those_of_its_halves(name: str, dtype: str):
+    whole = diagonal(name, dtype), scalar(name, dtype)
+    for all_rows, first, second in zip(whole, *of_halves(name, dtype), strict=True):
+        for path, moments in seen_leaves(all_rows).items():
+            counts = first[path].count + second[path].count
+            np.testing.assert_array_equal(counts, moments.count, path)
+            sums = first[path].sums + second[path].sums
+            np.testing.assert_allclose(sums, moments.sums, rtol=1e-10, err_msg=path)

@@ -130,17 +130,20 @@ def _analyze_scan(equation: JaxprEqn, operands: list[Origin], depth: int) -> Pro
     constants, carries = equation.params["num_consts"], equation.params["num_carry"]
     start = constants + carries
     stacked = [origin.enter_loop(depth) for origin in operands[start:]]
-    carry = operands[constants:start]
+    initial = carry = operands[constants:start]
     while True:
         program = analyze(body, [*operands[:constants], *carry, *stacked], depth + 1)
         after = program.outputs[:carries]
         joined = [join_alternatives(pair) for pair in zip(carry, after, strict=True)]
         if joined == carry:
-            # A result that the loop stacks is no longer a leaf's entries in their order.
-            results = [join_mixed([origin]) for origin in program.outputs[carries:]]
-            program.outputs = [*carry, *results]
-            return program
+            break
         carry = joined
+    for atom, first, ever in zip(equation.invars[constants:start], initial, carry, strict=True):
+        _note_why_not(program, "scan", ever.data, first, compat.shape_of(atom))
+    # A result that the loop stacks is no longer a leaf's entries in their order.
+    results = [join_mixed([origin]) for origin in program.outputs[carries:]]
+    program.outputs = [*carry, *results]
+    return program
 
 
 def _branch_outputs(index: Origin, branches: list[Program]) -> list[Origin]:
@@ -158,7 +161,10 @@ def _follow_simple(
     if layer is not None:
         program.uses[place] = Use(layer, operands[layer.weight])
     else:
-        _note_why_not(program, equation, operands)
+        data = join_mixed(operands).data
+        for atom, operand in zip(equation.invars, operands, strict=True):
+            name, shape = equation.primitive.name, compat.shape_of(atom)
+            _note_why_not(program, name, data, operand, shape)
     if equation.primitive.name in PASSING_ON:
         return operands
     return [_result(equation, operands)] * len(equation.outvars)
@@ -182,26 +188,31 @@ def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
     return join_mixed(operands)
 
 
-def _note_why_not(program: Program, equation: JaxprEqn, operands: list[Origin]) -> None:
+def _note_why_not(
+    program: Program,
+    name: str,
+    data: frozenset[int | str],
+    operand: Origin,
+    shape: tuple[int, ...],
+) -> None:
     """A weight that meets data in anything but a layer: the reason, if it gets no layer at all."""
-    data = frozenset().union(*(origin.data for origin in operands))
     if not data:
         return
     arguments = " and ".join(str(argument) for argument in sorted(data, key=str))
-    reason = f"meets argument {arguments} of the loss in `{equation.primitive.name}`, no layer"
-    for atom, origin in zip(equation.invars, operands, strict=True):
-        for leaf, view in origin.leaves.items():
-            bias = _is_bias(equation.primitive.name, compat.shape_of(atom), view)
-            program.why_not.setdefault(leaf, []).append(BIAS if bias else reason)
+    reason = f"meets argument {arguments} of the loss in `{name}`, no layer"
+    for leaf, view in operand.leaves.items():
+        bias = _is_bias(name, shape, view)
+        program.why_not.setdefault(leaf, []).append(BIAS if bias else reason)
 
 
 def _is_bias(name: str, shape: tuple[int, ...], view: View | Spread | None) -> bool:
-    """Whether every example meets the same entries of a leaf: a bias, a gain, a learned token.
+    """Whether every example meets the same entries of a leaf.
 
-    A mask that is multiplied with a weight must not pass for one, so a product counts only if
-    the leaf is repeated. In a sum, an axis of size one in front is the examples' axis too.
+    That is a bias, a gain, a learned token, the learned initial state of a loop. A mask that is
+    multiplied with a weight must not pass for one, so a product counts only if the leaf is
+    repeated. In a sum, an axis of size one in front is the examples' axis too.
     """
-    if name in ("mul", "div"):
-        return view is SPREAD
+    if view is SPREAD or shape == ():
+        return name in ("add", "sub", "mul", "div", "concatenate", "scan")
     one_in_front = view is not None and shape[:1] == (1,)
-    return name in ("add", "sub", "concatenate") and (view is SPREAD or one_in_front)
+    return one_in_front and name in ("add", "sub", "concatenate", "scan")

@@ -15,7 +15,7 @@ from insgd_optax.capture.origin import Origin, Spread, View
 from insgd_optax.layout import Layout
 from insgd_optax.paths import named_leaves
 
-NO_USE = "the loss does not use it together with the batch"
+NO_USE = "no layer applies it to the batch"
 
 
 @dataclasses.dataclass(frozen=True)

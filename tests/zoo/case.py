@@ -23,7 +23,7 @@ class Case:
     args: tuple[Any, ...]
     expected: Callable[..., Mapping[str, Power]]
     batch_argnums: tuple[int, ...] | None = None
-    batch_axis: int | None = 0  # where each data argument keeps its examples; None: cannot be cut
+    batch_axis: int = 0  # where each data argument keeps its examples
 
 
 class Entry(NamedTuple):
@@ -51,9 +51,11 @@ def case(
     return register
 
 
-def normal(seed: int, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+def normal(
+    seed: int, shape: tuple[int, ...], dtype: DTypeLike, size: float = 1.0
+) -> jax.Array:
     """Fixed normal numbers, the same in every precision."""
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+    return jnp.asarray(size * np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 def inputs(seed: int, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
@@ -70,7 +72,7 @@ def filled(model: Any) -> Any:
     """A model with fixed numbers, from its shapes: frameworks' own initializers are slow."""
     leaves, treedef = jax.tree.flatten(model)
     numbers = [
-        0.5 * normal(seed, leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf
+        normal(seed, leaf.shape, leaf.dtype, size=0.5) if hasattr(leaf, "shape") else leaf
         for seed, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(treedef, numbers)

@@ -339,7 +339,7 @@ def linen_batch_norm_and_dropout(dtype: DTypeLike) -> Case:
         return {"Dense_0/kernel": ref.dense(x, (5, 7)), "Dense_1/kernel": ref.dense(dropped, (7, 3))}
 
     args = batch_stats, jax.random.key(2), x
-    return Case(loss, params, args, expected, batch_argnums=(3,), batch_axis=None)
+    return Case(loss, params, args, expected, batch_argnums=(3,))
 
 
 @case(framework=True)

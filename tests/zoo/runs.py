@@ -1,7 +1,7 @@
 """The zoo built and captured, each once per process however many tests look at it."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import insgd_optax as insgd
@@ -12,7 +12,7 @@ from reference import Power
 
 from zoo.case import CASES, Case
 
-Result = tuple[Any, Any, Mapping[str, insgd.InputMoments | None]]
+Statistics = Mapping[str, insgd.InputMoments | None]
 
 
 def each_case(*dtypes: str, framework: bool = True) -> pytest.MarkDecorator:
@@ -42,37 +42,47 @@ def expected(name: str, dtype: str) -> Mapping[str, Power]:
     return case.expected(case.params, *case.args)
 
 
-@functools.cache
-def captured(name: str, dtype: str, structure: insgd.Structure, jit: bool = True) -> Result:
-    case = built(name, dtype)
-    return capturing(case, structure, jit)(case.params, *case.args)
-
-
-@functools.cache
-def capturing(case: Case, structure: insgd.Structure, jit: bool = True):
+def capturing(case: Case, structure: insgd.Structure) -> Callable[..., Any]:
     """`insgd_optax.value_and_grad` of a case's loss."""
-    function = insgd.value_and_grad(
+    return insgd.value_and_grad(
         case.loss, batch_argnums=case.batch_argnums, structure=structure
     )
-    return jax.jit(function) if jit else function
 
 
-def seen_leaves(stats: Mapping[str, insgd.InputMoments | None]) -> dict[str, insgd.InputMoments]:
-    return {path: moments for path, moments in stats.items() if moments is not None}
+@functools.cache
+def diagonal(name: str, dtype: str) -> Statistics:
+    case = built(name, dtype)
+    return _statistics(name, dtype)(case.params, *case.args)[0]
 
 
-def halves(case: Case) -> Iterable[tuple[Any, ...]]:
-    """The case's arguments with the first and with the second half of its examples."""
-    axis = case.batch_axis
-    data = range(len(case.args) + 1) if case.batch_argnums is None else case.batch_argnums
+@functools.cache
+def scalar(name: str, dtype: str) -> Statistics:
+    case = built(name, dtype)
+    return _statistics(name, dtype)(case.params, *case.args)[1]
 
-    def half(place: int, argument: Any, second: bool) -> Any:
-        def cut(leaf: Any) -> Any:
-            if place not in data or jnp.ndim(leaf) == 0:
-                return leaf
-            return jnp.split(leaf, 2, axis)[second]
 
-        return jax.tree.map(cut, argument)
+def of_halves(name: str, dtype: str) -> Iterator[tuple[Statistics, Statistics]]:
+    """Diagonal and scalar statistics of the first, then of the second half of the examples."""
+    case = built(name, dtype)
+    for args in zip(*(_halves(case, place) for place in range(len(case.args))), strict=True):
+        yield _statistics(name, dtype)(case.params, *args)
 
-    for second in (False, True):
-        yield tuple(half(place, arg, second) for place, arg in enumerate(case.args, start=1))
+
+@functools.cache
+def _statistics(name: str, dtype: str) -> Callable[..., tuple[Statistics, Statistics]]:
+    """Both structures in one compiled program: most of the time here goes into compiling."""
+    case = built(name, dtype)
+    functions = [capturing(case, structure) for structure in (insgd.Diagonal(), insgd.Scalar())]
+    return jax.jit(lambda params, *args: tuple(f(params, *args)[2] for f in functions))
+
+
+def _halves(case: Case, place: int) -> list[Any]:
+    """An argument's examples in two parts; what is no batch of data stays whole."""
+    argument = case.args[place]
+    if case.batch_argnums is not None and place + 1 not in case.batch_argnums:
+        return [argument, argument]
+
+    def half(leaf: Any, which: int) -> Any:
+        return jnp.split(leaf, 2, case.batch_axis)[which] if jnp.ndim(leaf) else leaf
+
+    return [jax.tree.map(functools.partial(half, which=which), argument) for which in range(2)]
