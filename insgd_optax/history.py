@@ -1,10 +1,15 @@
-"""History: the running mean of one layer's moments, and where each leaf's lies in the state."""
+"""History: the running mean of every layer's moments, packed into two vectors.
+
+All leaves are brought up to date together. A few operations on two vectors compile and launch
+faster than a few operations for each leaf, of which there can be hundreds.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
@@ -13,89 +18,122 @@ from insgd_optax.structures import Number, Structure
 
 
 class Slot(NamedTuple):
-    """The part of the packed vectors that belongs to a leaf."""
+    """The parts of the packed vectors that belong to a leaf: its numbers and its groups."""
 
-    power: slice
-    weight: slice
+    numbers: slice
+    groups: slice
 
 
-class LayerHistory(NamedTuple):
-    """The history of one layer: ``power`` before bias correction, ``weight`` to correct it."""
+class Batch(NamedTuple):
+    """The moments of one batch, packed.
 
-    power: Float[Array, "groups ..."]
+    Attributes:
+      sums: shape (numbers,).
+      count: shape (groups,); zero where a leaf has no layer.
+      group_of: the group that each number belongs to; shape (numbers,), static.
+    """
+
+    sums: Float[Array, " numbers"]
+    count: Float[Array, " groups"]
+    group_of: Int[np.ndarray, " numbers"]
+
+
+class Powers(NamedTuple):
+    """What `updated` returns: the new history, and from it what can be divided by.
+
+    Attributes:
+      power, weight: the new history, before bias correction, and its gathered weight.
+      history: its running mean without bias; zero where nothing was ever seen.
+      batch: this batch's mean; zero where it has no rows.
+    """
+
+    power: Float[Array, " numbers"]
     weight: Float[Array, " groups"]
-
-    def updated(self, moments: InputMoments, decay: Number) -> "LayerHistory":
-        """The history after a batch; groups that saw no row keep theirs."""
-        dtype = self.power.dtype
-        seen = moments.count > 0
-        kept = jnp.where(seen, jnp.asarray(decay, dtype), jnp.ones([], dtype))
-        mean = moments.mean().astype(dtype)
-        power = _per_group(kept, mean) * self.power + _per_group(1 - kept, mean) * mean
-        return LayerHistory(power, kept * self.weight + (1 - kept))
-
-    def corrected(self) -> Float[Array, "groups ..."]:
-        """The running mean without bias; zero where nothing was ever seen."""
-        weight = jnp.where(self.weight > 0, self.weight, jnp.ones_like(self.weight))
-        return self.power / _per_group(weight, self.power)
+    history: Float[Array, " numbers"]
+    batch: Float[Array, " numbers"]
 
 
-def _per_group(numbers: Float[Array, " groups"], like: Array) -> Array:
-    return jnp.broadcast_to(numbers.reshape(-1, *(1,) * (like.ndim - 1)), like.shape)
+def updated(
+    power: Float[Array, " numbers"],
+    weight: Float[Array, " groups"],
+    batch: Batch,
+    decay: Number,
+) -> Powers:
+    """The history after a batch. Groups that saw no row keep theirs."""
+    one, seen = jnp.ones([], weight.dtype), batch.count > 0
+    kept = jnp.where(seen, jnp.asarray(decay, weight.dtype), one)
+    weight = kept * weight + (1 - kept)
+    per_row = jnp.where(seen, 1 / jnp.where(seen, batch.count, one), 0)
+    correction = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, one), 0)
+    per_group = jnp.stack([kept, per_row, correction])
+    kept, per_row, correction = per_group[:, batch.group_of]
+    mean = per_row * batch.sums
+    power = kept * power + (1 - kept) * mean
+    return Powers(power, weight, correction * power, mean)
 
 
 def slots_for(
     leaves: Sequence[tuple[str, Any]], structure: Structure, layouts: Mapping[str, Layout]
 ) -> dict[str, Slot]:
     """The slot of every leaf. In the order of paths: containers order their leaves differently."""
-    slots, power, weight = {}, 0, 0
+    slots, numbers, groups = {}, 0, 0
     for path, leaf in sorted(leaves, key=lambda named: named[0]):
-        numbers, groups = room_for(structure, jnp.shape(leaf), layouts.get(path))
-        slots[path] = Slot(slice(power, power + numbers), slice(weight, weight + groups))
-        power, weight = power + numbers, weight + groups
+        more_numbers, more_groups = room_for(structure, jnp.shape(leaf), layouts.get(path))
+        slots[path] = Slot(
+            slice(numbers, numbers + more_numbers), slice(groups, groups + more_groups)
+        )
+        numbers, groups = numbers + more_numbers, groups + more_groups
     return slots
 
 
-def unpack(
-    path: str, slot: Slot, moments: InputMoments, power: Array, weight: Array
-) -> LayerHistory:
-    """The history of a leaf from the packed vectors.
+def totals(slots: Mapping[str, Slot]) -> tuple[int, int]:
+    """How long the packed vectors are."""
+    numbers = max((slot.numbers.stop for slot in slots.values()), default=0)
+    return numbers, max((slot.groups.stop for slot in slots.values()), default=0)
+
+
+def pack(
+    slots: Mapping[str, Slot], matched: Mapping[str, InputMoments | None], dtype: Any
+) -> Batch:
+    """The statistics of a batch as packed vectors.
 
     Raises:
-      ValueError: if the leaf's slot is smaller than its layer needs.
+      ValueError: if a leaf's slot is smaller than its layer needs.
     """
-    numbers, groups = moments.sums.size, moments.count.size
-    if numbers > _length(slot.power) or groups > _length(slot.weight):
+    sums, count, group_of = [jnp.zeros(0, dtype)], [jnp.zeros(0, dtype)], [np.zeros(0, np.int32)]
+    for path, slot in slots.items():
+        moments = matched[path]
+        numbers, groups = _length(slot.numbers), _length(slot.groups)
+        owner = np.full(numbers, slot.groups.start, np.int32)
+        if moments is not None:
+            _check_room(path, slot, moments)
+            used = moments.sums.size
+            owner[:used] += np.repeat(np.arange(moments.count.size), used // moments.count.size)
+            sums.append(moments.sums.ravel().astype(dtype))
+            count.append(moments.count.astype(dtype))
+            numbers, groups = numbers - used, groups - moments.count.size
+        sums.append(jnp.zeros(numbers, dtype))
+        count.append(jnp.zeros(groups, dtype))
+        group_of.append(owner)
+    return Batch(jnp.concatenate(sums), jnp.concatenate(count), np.concatenate(group_of))
+
+
+def unpack(packed: Float[Array, " numbers"], slot: Slot, like: Array) -> Float[Array, "..."]:
+    """A leaf's part of a packed vector, in the shape of its sums."""
+    return packed[slot.numbers][: like.size].reshape(like.shape)
+
+
+def _check_room(path: str, slot: Slot, moments: InputMoments) -> None:
+    numbers, groups = _length(slot.numbers), _length(slot.groups)
+    if moments.sums.size > numbers or moments.count.size > groups:
         layout = moments.layout
         raise ValueError(
-            f"The history has room for {_length(slot.power)} numbers in {_length(slot.weight)} "
-            f"groups for '{path}' of shape {layout.shape}, but its layer has {layout.groups} "
-            f"groups of {layout.inputs} inputs. Its shape does not suggest that, so say it:\n"
+            f"The history has room for {numbers} numbers in {groups} groups for '{path}' of shape "
+            f"{layout.shape}, but its layer has {layout.groups} groups of {layout.inputs} inputs. "
+            "Its shape does not suggest that, so say it:\n"
             "    layouts = insgd_optax.explain(loss_fn, params, batch).layouts\n"
             "and pass layouts=layouts to the optimizer."
         )
-    power = power[slot.power][:numbers].reshape(moments.sums.shape)
-    return LayerHistory(power, weight[slot.weight][:groups])
-
-
-def repack(
-    slots: Mapping[str, Slot], histories: Mapping[str, LayerHistory], power: Array, weight: Array
-) -> tuple[Array, Array]:
-    """The packed vectors with these leaves' histories in the place of the former ones."""
-    powers, weights = [power[:0]], [weight[:0]]
-    for path, slot in slots.items():
-        if path in histories:
-            new = histories[path]
-            powers.append(_padded(new.power.ravel(), slot.power))
-            weights.append(_padded(new.weight, slot.weight))
-        else:
-            powers.append(power[slot.power])
-            weights.append(weight[slot.weight])
-    return jnp.concatenate(powers), jnp.concatenate(weights)
-
-
-def _padded(numbers: Array, slot: slice) -> Array:
-    return jnp.pad(numbers, (0, _length(slot) - numbers.size))
 
 
 def _length(part: slice) -> int:

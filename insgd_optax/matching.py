@@ -21,7 +21,7 @@ def match_statistics(
     updates: Sequence[tuple[str, Any]],
     input_stats: Mapping[str, InputMoments | None] | None,
     structure: Structure,
-) -> list[InputMoments | None]:
+) -> dict[str, InputMoments | None]:
     """The statistics of every update, by path; None for a leaf that is no layer's weight.
 
     Containers need not agree: under ``optax.masked`` or ``optax.partition`` the updates are a
@@ -48,9 +48,9 @@ def match_statistics(
             "It must come from value_and_grad on the same parameters as the updates, or hold None "
             "for a leaf that keeps its plain gradient."
         )
-    matched = [input_stats.get(path) for path, _ in updates]
-    for (path, leaf), moments in zip(updates, matched, strict=True):
-        if moments is not None:
+    matched = {path: input_stats.get(path) for path, _ in updates}
+    for path, leaf in updates:
+        if (moments := matched[path]) is not None:
             _check_fits(path, leaf, moments, structure)
     return matched
 

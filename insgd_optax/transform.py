@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from insgd_optax.history import Slot, repack, slots_for, unpack
+from insgd_optax.history import Powers, Slot, pack, slots_for, totals, unpack, updated
 from insgd_optax.layout import Layout
 from insgd_optax.matching import match_statistics
 from insgd_optax.moments import InputMoments
@@ -24,14 +24,14 @@ class ScaleByInputState(NamedTuple):
       skipped: updates that were skipped because something was not finite; shape (), int32.
       power: the history of every leaf, one after the other in the order of their paths, before
         bias correction; shape (numbers,), float32, or float64 if a parameter is.
-      weight: the weight that every group's history has gathered, which corrects its bias; shape
+      power_weight: the weight that every group's history has gathered, to correct its bias; shape
         (groups,), same dtype.
     """
 
     count: Int[Array, ""]
     skipped: Int[Array, ""]
     power: Float[Array, " numbers"]
-    weight: Float[Array, " groups"]
+    power_weight: Float[Array, " groups"]
 
 
 def scale_by_input(
@@ -89,12 +89,12 @@ def scale_by_input(
     strongest = _with_this_batch if guard else _history_alone
 
     def init_fn(params: Any) -> ScaleByInputState:
-        slots = list(slots_for(named_leaves(params), structure, known).values())
+        numbers, groups = totals(slots_for(named_leaves(params), structure, known))
         dtype = _history_dtype(jax.tree.leaves(params))
-        numbers, groups = (slots[-1].power.stop, slots[-1].weight.stop) if slots else (0, 0)
         count, skipped = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
-        power, weight = jnp.zeros(numbers, dtype), jnp.zeros(groups, dtype)
-        return ScaleByInputState(count, skipped, power, weight)
+        return ScaleByInputState(
+            count, skipped, jnp.zeros(numbers, dtype), jnp.zeros(groups, dtype)
+        )
 
     def update_fn(
         updates: Any,
@@ -109,21 +109,21 @@ def scale_by_input(
         matched = match_statistics(named, input_stats, structure)
         slots = slots_for(named, structure, known)
         _check_state(slots, state)
-        finite = _all_finite([leaf for _, leaf in named], matched)
-        histories, scaled = {}, []
-        for (path, gradient), moments in zip(named, matched, strict=True):
-            if moments is not None:
-                history = unpack(path, slots[path], moments, state.power, state.weight)
-                histories[path] = history.updated(moments, decay)
-                divisor = strongest(histories[path].corrected(), moments)
-                gradient = _normalized(gradient, moments, divisor, eps)
+        batch = pack(slots, matched, state.power.dtype)
+        finite = _all_finite([*(leaf for _, leaf in named), batch.sums], state.power.dtype)
+        new = updated(state.power, state.power_weight, batch, decay)
+        divisors = strongest(new)
+        scaled = []
+        for path, gradient in named:
+            if (moments := matched[path]) is not None:
+                power = unpack(divisors, slots[path], moments.sums)
+                gradient = _normalized(gradient, moments, power, eps)
             scaled.append(jnp.where(finite, gradient, jnp.zeros_like(gradient)))
-        power, weight = repack(slots, histories, state.power, state.weight)
         new_state = ScaleByInputState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             skipped=jnp.where(finite, state.skipped, optax.safe_increment(state.skipped)),
-            power=jnp.where(finite, power, state.power),
-            weight=jnp.where(finite, weight, state.weight),
+            power=jnp.where(finite, new.power, state.power),
+            power_weight=jnp.where(finite, new.weight, state.power_weight),
         )
         return jax.tree.unflatten(jax.tree.structure(updates), scaled), new_state
 
@@ -145,7 +145,7 @@ def _history_dtype(leaves: Sequence[Any]) -> Any:
 
 
 def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
-    numbers = max((slot.power.stop for slot in slots.values()), default=0)
+    numbers, _ = totals(slots)
     if numbers != state.power.size:
         raise ValueError(
             f"The state holds {state.power.size} numbers, but the history of these updates takes "
@@ -154,21 +154,19 @@ def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
         )
 
 
-def _all_finite(
-    gradients: Sequence[Array], matched: Sequence[InputMoments | None]
-) -> Bool[Array, ""]:
-    sums = [moments.sums for moments in matched if moments is not None]
-    checks = [jnp.all(jnp.isfinite(array)) for array in (*gradients, *sums)]
-    return jnp.all(jnp.stack(checks)) if checks else jnp.array(True)
+def _all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
+    # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
+    # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
+    largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in arrays if array.size]
+    return jnp.all(jnp.isfinite(jnp.stack(largest))) if largest else jnp.array(True)
 
 
-def _with_this_batch(power: Array, moments: InputMoments) -> Array:
-    return jnp.maximum(power, moments.mean().astype(power.dtype))
+def _with_this_batch(powers: Powers) -> Array:
+    return jnp.maximum(powers.history, powers.batch)
 
 
-def _history_alone(power: Array, moments: InputMoments) -> Array:
-    del moments
-    return power
+def _history_alone(powers: Powers) -> Array:
+    return powers.history
 
 
 def _normalized(gradient: Array, moments: InputMoments, power: Array, eps: Number) -> Array:

@@ -162,7 +162,5 @@ def _dilate(x: NDArray[np.float64], dilation: Sequence[int]) -> NDArray[np.float
 def _pad(x: NDArray[np.float64], padding: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
     """Zeros at each end; a negative number cuts instead, as in XLA."""
     grow = [(max(low, 0), max(high, 0)) for low, high in padding]
-    cut = (
-        slice(max(-low, 0), -max(-high, 0) or None) for low, high in padding
-    )
+    cut = (slice(max(-low, 0), -max(-high, 0) or None) for low, high in padding)
     return np.pad(x, [(0, 0), *grow, (0, 0)])[(slice(None), *cut)]

@@ -7,23 +7,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import jaxpr_as_fun
+
+import insgd_optax as insgd
 from zoo.plain_flow import layer_with_a_wrong_tangent, linear_with_a_wrong_gradient
 from zoo.runs import built, capturing, each_case
 
-import insgd_optax as insgd
+# Without jit, JAX compiles `x / number` and `jnp.mean` as programs of their own, in which it
+# multiplies by the reciprocal; in a traced program they are the operations they are made of. With
+# these in it a loss differs by rounding from its own trace, capture or no capture.
+COMPILED_AS_ONE = {"linen_spectral_norm"}
+
+
+def _operation_by_operation(loss, *args):
+    """The loss as the program that it traces to, each operation run on its own."""
+    program = jaxpr_as_fun(jax.make_jaxpr(loss)(*args))
+    return lambda *args: program(*jax.tree.leaves(args))[0]
 
 
 @each_case("float32")
 def test_without_jit_value_and_gradients_are_the_same_to_the_last_bit(name: str, dtype: str):
     case = built(name, dtype)
-    without = jax.value_and_grad(case.loss)(case.params, *case.args)
-    with_capture = capturing(case, insgd.Diagonal())(case.params, *case.args)[:2]
+    args = case.params, *case.args
+    loss = _operation_by_operation(case.loss, *args) if name in COMPILED_AS_ONE else case.loss
+    without = jax.value_and_grad(loss)(*args)
+    with_capture = capturing(case, insgd.Diagonal())(*args)[:2]
     assert jax.tree.structure(with_capture) == jax.tree.structure(without)
     assert jax.tree.map(jnp.result_type, with_capture) == jax.tree.map(jnp.result_type, without)
     jax.tree.map(np.testing.assert_array_equal, with_capture, without)
 
 
-@each_case("float32")
+@each_case("float32", framework=False)
 def test_under_jit_value_and_gradients_agree_to_rounding(name: str, dtype: str):
     case = built(name, dtype)
     without = jax.jit(jax.value_and_grad(case.loss))(case.params, *case.args)
@@ -37,22 +51,18 @@ def test_under_jit_value_and_gradients_agree_to_rounding(name: str, dtype: str):
 
 
 @pytest.mark.parametrize("of", [jnp.mean, lambda y: jnp.sum(y / 3)], ids=["mean", "division"])
-def test_without_jit_a_mean_or_a_division_differs_by_rounding_at_most(of):
-    """JAX compiles these as one program, in which it multiplies by the reciprocal instead.
-
-    In a traced program they are the operations that they are made of, capture or no capture.
-    """
+def test_without_jit_a_mean_or_a_division_is_that_of_the_traced_loss(of):
+    """To the last bit; from the loss itself it differs by rounding."""
     params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)}
     x = jnp.asarray(np.random.default_rng(1).normal(size=(20, 4)), jnp.float32)
 
     def loss(params, x):
         return of((x @ params["w"]) ** 2)
 
-    value, grads = jax.value_and_grad(loss)(params, x)
-    value_with, grads_with, _ = insgd.value_and_grad(loss)(params, x)
-    np.testing.assert_allclose(value_with, value, rtol=1e-6)
-    largest = float(np.max(np.abs(grads["w"])))
-    np.testing.assert_allclose(grads_with["w"], grads["w"], rtol=0, atol=1e-6 * largest)
+    value, grads, _ = insgd.value_and_grad(loss)(params, x)
+    traced = jax.value_and_grad(_operation_by_operation(loss, params, x))(params, x)
+    jax.tree.map(np.testing.assert_array_equal, (value, grads), traced)
+    np.testing.assert_allclose(value, loss(params, x), rtol=1e-6)
 
 
 POLICIES = {

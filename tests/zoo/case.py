@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+
 from reference import Power
 
 
@@ -15,7 +16,7 @@ from reference import Power
 class Case:
     """A model, its data, and what each of its weights sees.
 
-    `expected(params, *args)` has an entry for every leaf that is a layer's weight, and for no other.
+    `expected(params, *args)` has an entry for every leaf that is a layer's weight, for no other.
     """
 
     loss: Callable[..., jax.Array]
@@ -51,9 +52,7 @@ def case(
     return register
 
 
-def normal(
-    seed: int, shape: tuple[int, ...], dtype: DTypeLike, size: float = 1.0
-) -> jax.Array:
+def normal(seed: int, shape: tuple[int, ...], dtype: DTypeLike, size: float = 1.0) -> jax.Array:
     """Fixed normal numbers, the same in every precision."""
     return jnp.asarray(size * np.random.default_rng(seed).normal(size=shape), dtype)
 

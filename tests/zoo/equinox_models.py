@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reference as ref
 from jax.typing import DTypeLike
 
+import reference as ref
 from zoo.case import Case, case, filled, inputs, integers, mean_square
 
 KEY = jax.random.key(0)

@@ -3,9 +3,9 @@
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import reference as ref
 from jax.typing import DTypeLike
 
+import reference as ref
 from zoo.case import Case, case, filled, inputs, mean_square
 
 
@@ -29,6 +29,14 @@ def haiku_mlp(dtype: DTypeLike) -> Case:
     return _case(forward, inputs(1, (6, 5), dtype), expected)
 
 
+def _convolve(x, kernel, strides, padding):
+    groups = x.shape[-1] // kernel.shape[2]
+    axes = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=axes, feature_group_count=groups
+    )
+
+
 @case(framework=True)
 def haiku_conv(dtype: DTypeLike) -> Case:
     def forward(x):
@@ -37,12 +45,8 @@ def haiku_conv(dtype: DTypeLike) -> Case:
 
     def expected(params, x):
         conv, depthwise = params["conv2_d"], params["depthwise_conv2_d"]
-        axes = ("NHWC", "HWIO", "NHWC")
-        convolve = lambda x, kernel, *options: jax.lax.conv_general_dilated(  # noqa: E731
-            x, kernel, *options, dimension_numbers=axes, feature_group_count=x.shape[-1] // kernel.shape[2]
-        )  # fmt: skip
-        hidden = jnp.tanh(convolve(x, conv["w"], (1, 2), "SAME") + conv["b"])
-        last = convolve(hidden, depthwise["w"], (1, 1), "VALID") + depthwise["b"]
+        hidden = jnp.tanh(_convolve(x, conv["w"], (1, 2), "SAME") + conv["b"])
+        last = _convolve(hidden, depthwise["w"], (1, 1), "VALID") + depthwise["b"]
         same = ref.same_padding((5, 6), (3, 2), (1, 2))
         return {
             "conv2_d/w": ref.convolution(x, (3, 2, 3, 4), strides=(1, 2), padding=same),

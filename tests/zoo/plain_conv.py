@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reference as ref
 from jax import lax
 from jax.typing import DTypeLike
 
+import reference as ref
 from zoo.case import Case, case, inputs, mean_square, normal
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -53,9 +53,7 @@ def conv_2d_strided_uneven_padding(dtype: DTypeLike) -> Case:
 @case()
 def conv_2d_same_padding(dtype: DTypeLike) -> Case:
     same = ref.same_padding((6, 5), (3, 4), (2, 1))
-    case = _one_convolution(
-        dtype, (4, 6, 5, 3), (3, 4, 3, 4), strides=(2, 1), padding=tuple(same)
-    )
+    case = _one_convolution(dtype, (4, 6, 5, 3), (3, 4, 3, 4), strides=(2, 1), padding=tuple(same))
 
     def loss(params, x):
         kernel = params["kernel"]
@@ -99,7 +97,7 @@ def conv_everything_at_once(dtype: DTypeLike) -> Case:
 
 @case()
 def conv_transpose(dtype: DTypeLike) -> Case:
-    """`jax.lax.conv_transpose` with a stride, SAME padding: 2 zeros at the low, 1 at the high end."""
+    """`jax.lax.conv_transpose` with a stride and SAME padding."""
 
     def loss(params, x):
         y = lax.conv_transpose(x, params["kernel"], (2, 2), "SAME", dimension_numbers=NHWC)
@@ -188,7 +186,10 @@ def conv_ensemble(dtype: DTypeLike) -> Case:
             "second": ref.stacked([ref.convolution(h, (2, 2, 4, 3)) for h in hidden]),
         }
 
-    params = {"first": normal(0, (2, 3, 2, 3, 4), dtype), "second": normal(1, (2, 2, 2, 4, 3), dtype)}
+    params = {
+        "first": normal(0, (2, 3, 2, 3, 4), dtype),
+        "second": normal(1, (2, 2, 2, 4, 3), dtype),
+    }
     return Case(loss, params, (inputs(2, (4, 6, 5, 3), dtype),), expected)
 
 
@@ -206,9 +207,7 @@ def conv_ensemble_on_its_own_data(dtype: DTypeLike) -> Case:
 
     def expected(params, x):
         same = ref.same_padding((5, 4), (3, 2), (1, 1))
-        members = [
-            ref.convolution(x[:, i], (3, 2, 2, 6), padding=same, groups=2) for i in range(3)
-        ]
+        members = [ref.convolution(x[:, i], (3, 2, 2, 6), padding=same, groups=2) for i in range(3)]
         return {"kernel": ref.stacked(members, axis=1)}
 
     params = {"kernel": normal(0, (3, 3, 2, 2, 6), dtype)}

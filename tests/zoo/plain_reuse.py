@@ -1,70 +1,11 @@
-"""Leaves that reach their layer through something, or more than once; embeddings."""
+"""Leaves that reach their layer through something, or more than once."""
 
 import jax
 import jax.numpy as jnp
-import reference as ref
 from jax.typing import DTypeLike
 
+import reference as ref
 from zoo.case import Case, case, inputs, integers, mean_square, normal
-
-
-@case()
-def embedding_by_index(dtype: DTypeLike) -> Case:
-    """Some tokens occur often, some never; -1 is the last row of the table."""
-
-    def loss(params, tokens):
-        return mean_square(jnp.tanh(params["table"][tokens]) @ params["w"])
-
-    def expected(params, tokens):
-        embedded = jnp.tanh(params["table"][tokens])
-        return {"table": ref.embedding(tokens % 7, (7, 4)), "w": ref.dense(embedded, (4, 3))}
-
-    params = {"table": normal(0, (7, 4), dtype), "w": normal(1, (4, 3), dtype)}
-    tokens = integers(2, (4, 5), 5).at[0, 0].set(-1)
-    return Case(loss, params, (tokens,), expected)
-
-
-@case()
-def embedding_by_take(dtype: DTypeLike) -> Case:
-    """Along axis 0, and along axis 1 of a table that is stored the other way round."""
-
-    def loss(params, tokens):
-        first = jnp.take(params["rows"], tokens, axis=0)
-        second = jnp.take(params["columns"], tokens, axis=1)
-        return mean_square(first) + mean_square(second)
-
-    def expected(params, tokens):
-        columns = ref.embedding(tokens, (7, 4))
-        return {
-            "rows": ref.embedding(tokens, (7, 4)),
-            "columns": ref.rearranged(columns, columns.mean_square.T),
-        }
-
-    params = {"rows": normal(0, (7, 4), dtype), "columns": normal(1, (4, 7), dtype)}
-    return Case(loss, params, (integers(2, (4, 5), 7),), expected)
-
-
-@case()
-def tied_embedding(dtype: DTypeLike) -> Case:
-    """One table looks tokens up and gives the logits: its rows are of two kinds, so one number."""
-
-    def hidden_of(params, tokens):
-        return jnp.tanh(params["table"][tokens] @ params["w"])
-
-    def loss(params, tokens):
-        logits = hidden_of(params, tokens) @ params["table"].T
-        return -jnp.mean(jax.nn.log_softmax(logits)[..., 0])
-
-    def expected(params, tokens):
-        hidden = hidden_of(params, tokens)
-        uses = ref.embedding(tokens, (7, 4)), ref.contraction("bti,vi->btv", hidden, (7, 4))
-        return {
-            "table": ref.pooled((7, 4), *uses),
-            "w": ref.dense(params["table"][tokens], (4, 4)),
-        }
-
-    params = {"table": normal(0, (7, 4), dtype), "w": normal(1, (4, 4), dtype)}
-    return Case(loss, params, (integers(2, (4, 5), 7),), expected)
 
 
 @case()
@@ -168,9 +109,7 @@ def masked_weight(dtype: DTypeLike) -> Case:
         return mean_square(x @ (params["w"] * mask))
 
     params = {"w": normal(0, (5, 3), dtype)}
-    return Case(
-        loss, params, (inputs(1, (6, 5), dtype),), lambda p, x: {"w": ref.dense(x, (5, 3))}
-    )
+    return Case(loss, params, (inputs(1, (6, 5), dtype),), lambda p, x: {"w": ref.dense(x, (5, 3))})
 
 
 @case()
@@ -221,3 +160,32 @@ def ensemble(dtype: DTypeLike) -> Case:
 
     params = {"first": normal(0, (4, 5, 7), dtype), "second": normal(1, (7, 4, 3), dtype)}
     return Case(loss, params, (inputs(2, (6, 5), dtype),), expected)
+
+
+@case()
+def kernels_fused_and_sliced(dtype: DTypeLike) -> Case:
+    """Leaves that a layer's weight has parts of, and a leaf with parts in two layers: no layout."""
+
+    def hidden_of(params, x):
+        return jnp.tanh(x @ jnp.concatenate([params["q"], params["k"]], axis=1))
+
+    def loss(params, x):
+        hidden = hidden_of(params, x)
+        first, second = params["parts"][:, :2], params["parts"][:, 2:]
+        return mean_square(hidden @ first) + mean_square(hidden[::2] @ second)
+
+    def expected(params, x):
+        hidden = hidden_of(params, x)
+        fused, parts = (
+            ref.dense(x, (5, 5)),
+            (ref.dense(hidden, (5, 2)), ref.dense(hidden[::2], (5, 3))),
+        )
+        return {
+            "q": ref.pooled((5, 3), fused),
+            "k": ref.pooled((5, 2), fused),
+            "parts": ref.pooled((5, 5), *parts),
+        }
+
+    shapes = {"q": (5, 3), "k": (5, 2), "parts": (5, 5)}
+    params = {name: normal(i, shape, dtype) for i, (name, shape) in enumerate(shapes.items())}
+    return Case(loss, params, (inputs(3, (8, 5), dtype),), expected)

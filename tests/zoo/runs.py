@@ -4,31 +4,36 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import insgd_optax as insgd
 import jax
 import jax.numpy as jnp
 import pytest
-from reference import Power
 
-from zoo.case import CASES, Case
+import insgd_optax as insgd
+from reference import Power
+from zoo.case import CASES, Case, Entry
 
 Statistics = Mapping[str, insgd.InputMoments | None]
 
 
 def each_case(*dtypes: str, framework: bool = True) -> pytest.MarkDecorator:
-    """Runs a test for every case in each of the dtypes that the case has."""
+    """Runs a test for every case in each of the dtypes that the case has.
+
+    Tests of one case run in one process (`--dist loadgroup`), where they share what is computed.
+    """
     return pytest.mark.parametrize(
         ("name", "dtype"),
         [
-            pytest.param(
-                entry.name, dtype, id=f"{entry.name}-{dtype}",
-                marks=[pytest.mark.framework] if entry.framework else [],
-            )
+            pytest.param(entry.name, dtype, id=f"{entry.name}-{dtype}", marks=_marks(entry))
             for entry in CASES.values()
             for dtype in dtypes
             if dtype in entry.dtypes and (framework or not entry.framework)
         ],
-    )  # fmt: skip
+    )
+
+
+def _marks(entry: Entry) -> list[pytest.MarkDecorator]:
+    together = pytest.mark.xdist_group(entry.name)
+    return [together, pytest.mark.framework] if entry.framework else [together]
 
 
 @functools.cache
@@ -44,9 +49,7 @@ def expected(name: str, dtype: str) -> Mapping[str, Power]:
 
 def capturing(case: Case, structure: insgd.Structure) -> Callable[..., Any]:
     """`insgd_optax.value_and_grad` of a case's loss."""
-    return insgd.value_and_grad(
-        case.loss, batch_argnums=case.batch_argnums, structure=structure
-    )
+    return insgd.value_and_grad(case.loss, batch_argnums=case.batch_argnums, structure=structure)
 
 
 @functools.cache
@@ -70,10 +73,13 @@ def of_halves(name: str, dtype: str) -> Iterator[tuple[Statistics, Statistics]]:
 
 @functools.cache
 def _statistics(name: str, dtype: str) -> Callable[..., tuple[Statistics, Statistics]]:
-    """Both structures in one compiled program: most of the time here goes into compiling."""
+    """Both structures in one program, compiled in a hurry: compiling is most of the time here."""
     case = built(name, dtype)
     functions = [capturing(case, structure) for structure in (insgd.Diagonal(), insgd.Scalar())]
-    return jax.jit(lambda params, *args: tuple(f(params, *args)[2] for f in functions))
+    return jax.jit(
+        lambda params, *args: tuple(f(params, *args)[2] for f in functions),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
 
 
 def _halves(case: Case, place: int) -> list[Any]:
