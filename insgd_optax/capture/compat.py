@@ -40,6 +40,11 @@ def shape_of(atom: Any) -> tuple[int, ...]:
     return getattr(atom.aval, "shape", ())
 
 
+def dtype_of(atom: Any) -> Any:
+    """The dtype of a variable or a literal of a program."""
+    return getattr(atom.aval, "dtype", None)
+
+
 def evaluate(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """An equation's results, with the name stack and the context that it was traced with.
 

@@ -14,8 +14,6 @@ from insgd_optax.capture.layers import Layer, find_layer
 from insgd_optax.capture.origin import (
     SPREAD,
     Origin,
-    Spread,
-    View,
     join_alternatives,
     join_entrywise,
     join_mixed,
@@ -139,7 +137,7 @@ def _analyze_scan(equation: JaxprEqn, operands: list[Origin], depth: int) -> Pro
             break
         carry = joined
     for atom, first, ever in zip(equation.invars[constants:start], initial, carry, strict=True):
-        _note_why_not(program, "scan", ever.data, first, compat.shape_of(atom))
+        _note_why_not(program, "scan", ever.data, first, compat.shape_of(atom), repeated=False)
     # A result that the loop stacks is no longer a leaf's entries in their order.
     results = [join_mixed([origin]) for origin in program.outputs[carries:]]
     program.outputs = [*carry, *results]
@@ -161,10 +159,11 @@ def _follow_simple(
     if layer is not None:
         program.uses[place] = Use(layer, operands[layer.weight])
     else:
-        data = join_mixed(operands).data
+        data, name = join_mixed(operands).data, equation.primitive.name
+        result = compat.shape_of(equation.outvars[0])
         for atom, operand in zip(equation.invars, operands, strict=True):
-            name, shape = equation.primitive.name, compat.shape_of(atom)
-            _note_why_not(program, name, data, operand, shape)
+            shape = compat.shape_of(atom)
+            _note_why_not(program, name, data, operand, shape, repeated=shape != result)
     if equation.primitive.name in PASSING_ON:
         return operands
     return [_result(equation, operands)] * len(equation.outvars)
@@ -183,8 +182,11 @@ def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
     if name == "rev":
         return operands[0].then(("reverse", tuple(params["dimensions"])))
     if name in RESHAPING:
-        same_size = math.prod(shape) == math.prod(shapes[0])
-        return operands[0].then(("reshape", shape)) if same_size else operands[0].spread()
+        if math.prod(shape) != math.prod(shapes[0]):
+            return operands[0].spread()
+        turned = params.get("dimensions") if name == "reshape" else None
+        source = operands[0].then(("transpose", tuple(turned))) if turned else operands[0]
+        return source.then(("reshape", shape))
     return join_mixed(operands)
 
 
@@ -194,6 +196,7 @@ def _note_why_not(
     data: frozenset[int | str],
     operand: Origin,
     shape: tuple[int, ...],
+    repeated: bool,
 ) -> None:
     """A weight that meets data in anything but a layer: the reason, if it gets no layer at all."""
     if not data:
@@ -201,18 +204,17 @@ def _note_why_not(
     arguments = " and ".join(str(argument) for argument in sorted(data, key=str))
     reason = f"meets argument {arguments} of the loss in `{name}`, no layer"
     for leaf, view in operand.leaves.items():
-        bias = _is_bias(name, shape, view)
+        bias = _is_bias(name, shape, view is SPREAD or (view is not None and repeated))
         program.why_not.setdefault(leaf, []).append(BIAS if bias else reason)
 
 
-def _is_bias(name: str, shape: tuple[int, ...], view: View | Spread | None) -> bool:
+def _is_bias(name: str, shape: tuple[int, ...], repeated: bool) -> bool:
     """Whether every example meets the same entries of a leaf.
 
     That is a bias, a gain, a learned token, the learned initial state of a loop. A mask that is
     multiplied with a weight must not pass for one, so a product counts only if the leaf is
-    repeated. In a sum, an axis of size one in front is the examples' axis too.
+    repeated. In a sum, an axis of size one is the examples' axis too, if there is but one.
     """
-    if view is SPREAD or shape == ():
+    if repeated:
         return name in ("add", "sub", "mul", "div", "concatenate", "scan")
-    one_in_front = view is not None and shape[:1] == (1,)
-    return one_in_front and name in ("add", "sub", "concatenate", "scan")
+    return 1 in shape and name in ("add", "sub", "concatenate", "scan")

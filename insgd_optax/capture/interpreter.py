@@ -21,7 +21,7 @@ from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.layout import Layout
 from insgd_optax.structures import Scalar, Structure
 
-Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
+Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
 Found = dict[int, Sums]
 Results = tuple[list[Any], Found]
 

@@ -9,12 +9,13 @@ numbers are then the operation's own business, with no case analysis here.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, shape_of
+from insgd_optax.capture.compat import JaxprEqn, dtype_of, shape_of
 from insgd_optax.capture.origin import Origin
 from insgd_optax.layout import Step
 
@@ -65,8 +66,11 @@ def squared(array: Array) -> Float[Array, "..."]:
     array = jax.lax.stop_gradient(array)
     if jnp.iscomplexobj(array):
         return jnp.square(jnp.real(array)) + jnp.square(jnp.imag(array))
-    wide = jnp.float64 if array.dtype == jnp.float64 else jnp.float32
-    return jnp.square(array.astype(wide))
+    return jnp.square(array.astype(_wide(array.dtype)))
+
+
+def _wide(dtype: Any) -> Any:
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _dot_layer(equation: JaxprEqn, weight: int, input: int) -> Layer:
@@ -158,11 +162,12 @@ def _embedding_layer(equation: JaxprEqn) -> Layer | None:
         return jax.lax.gather(table, indices[0], numbers, ones, mode=params["mode"])
 
     def measure(*indices: Array) -> Squares:
-        weight = jax.ShapeDtypeStruct(one_output, jnp.float32)
+        weight = jax.ShapeDtypeStruct(one_output, wide)
         counts = _applied_to_ones(lambda table: lookup(table, indices), weight)
         squares = jnp.transpose(counts, order).reshape(groups, inputs)
         return squares, squares.sum(axis=1)
 
+    wide = _wide(dtype_of(equation.outvars[0]))  # indices have no precision of their own
     operands = tuple(range(1, len(equation.invars)))
     steps: tuple[Step, ...] = (("transpose", order),)
     name = equation.primitive.name

@@ -110,7 +110,8 @@ class TwoBlocks(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return Block(self.dtype)(Block(self.dtype)(x))
+        hidden = Block(self.dtype)(x)
+        return Block(self.dtype)(hidden)
 
 
 @case(framework=True)
