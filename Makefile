@@ -26,7 +26,7 @@ demo: $(DEMO)
 	@$(BIN)/python examples/imbalanced_digits.py $(ARGS)
 
 test: $(DEV)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from insgd_optax.capture.coverage import check_captured
 from insgd_optax.capture.interpreter import Found, Interpreter
@@ -28,7 +29,8 @@ def value_and_grad(
 
     The loss runs unchanged. It is traced, and an equation is a layer when it applies a weight,
     made from parameters and not from data, to something made from data: a matrix product, a
-    convolution or a table lookup, in whichever framework and by whichever detour.
+    convolution or a table lookup, in whichever framework and by whichever detour. Call it under
+    ``jax.jit``: without, the loss runs twice, once for its gradient and once for the statistics.
 
     >>> import jax.numpy as jnp
     >>> def loss_fn(params, inputs):
@@ -72,11 +74,23 @@ def value_and_grad(
         value, aux = traced.rebuild(results) if has_aux else (traced.rebuild(results), None)
         return value, (aux, _by_path(traced.leaves, found, structure))
 
-    @functools.wraps(loss_fn)
-    def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+    def in_one_run(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         differentiated = jax.value_and_grad(instrumented, argnums, has_aux=True)
         (value, (aux, input_stats)), grads = differentiated(*args, **kwargs)
         return ((value, aux) if has_aux else value), grads, input_stats
+
+    def in_two_runs(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+        _, (_, input_stats) = instrumented(*args, **kwargs)
+        value, grads = jax.value_and_grad(loss_fn, argnums, has_aux)(*args, **kwargs)
+        return value, grads, input_stats
+
+    @functools.wraps(loss_fn)
+    def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+        # Without jit some functions (jnp.mean) are compiled as one, and differ in the last bit
+        # from the operations that they are traced to. So there the loss itself is run.
+        leaves = jax.tree.leaves((args, kwargs))
+        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+        return (in_one_run if traced else in_two_runs)(*args, **kwargs)
 
     return with_statistics
 

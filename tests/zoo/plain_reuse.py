@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 import reference as ref
@@ -32,6 +33,22 @@ def shared_on_different_numbers_of_rows(dtype: DTypeLike) -> Case:
 
     data = inputs(1, (6, 5), dtype), 3 * inputs(2, (6, 4, 5), dtype)
     return Case(loss, {"w": normal(0, (5, 3), dtype)}, data, expected)
+
+
+@case()
+def shared_in_two_axis_orders(dtype: DTypeLike) -> Case:
+    """Two products that name the contracted axes in another order see the same inputs."""
+
+    def loss(params, x):
+        first = lax.dot_general(x, params["w"], (((1, 2), (0, 1)), ((), ())))
+        second = lax.dot_general(jnp.tanh(x), params["w"], (((2, 1), (1, 0)), ((), ())))
+        return mean_square(first) + mean_square(second)
+
+    def expected(params, x):
+        uses = [ref.contraction("bhk,hko->bo", value, (2, 3, 4)) for value in (x, jnp.tanh(x))]
+        return {"w": ref.shared(*uses)}
+
+    return Case(loss, {"w": normal(0, (2, 3, 4), dtype)}, (inputs(1, (6, 2, 3), dtype),), expected)
 
 
 @case()
