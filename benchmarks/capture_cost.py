@@ -104,6 +104,20 @@ def report(workload: Workload, times: dict[str, dict[str, list[float]]]) -> None
         print(f"  {name:16}{cells}{numbers:>16,}")
 
 
+def gradient_trace_ratio(workload: Workload, rounds: int) -> float:
+    """Time to trace the capturing gradient over that of `jax.value_and_grad`, median of rounds."""
+    ratios = []
+    for _ in range(rounds):
+        seconds = []
+        for differentiate in (jax.value_and_grad, insgd.value_and_grad):
+            jax.clear_caches()
+            start = time.perf_counter()
+            jax.jit(differentiate(workload.loss_fn)).trace(workload.params, *workload.batch)
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Prints what the capture and the normalizer cost, as ratios to plain SGD."
@@ -115,6 +129,8 @@ def main() -> None:
     for workload in all_workloads():
         if options.only in workload.name:
             report(workload, measure(workload, options.rounds, options.steps))
+            ratio = gradient_trace_ratio(workload, 9)
+            print(f"  tracing insgd_optax.value_and_grad over jax.value_and_grad: {ratio:.2f}")
 
 
 if __name__ == "__main__":

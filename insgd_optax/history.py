@@ -107,8 +107,8 @@ def pack(
         owner = np.full(numbers, slot.groups.start, np.int32)
         if moments is not None:
             _check_room(path, slot, moments)
-            used = moments.sums.size
-            owner[:used] += np.repeat(np.arange(moments.count.size), used // moments.count.size)
+            used, members = moments.sums.size, np.arange(moments.count.size)
+            owner[:used] += np.repeat(members, used // max(1, members.size))
             sums.append(moments.sums.ravel().astype(dtype))
             count.append(moments.count.astype(dtype))
             numbers, groups = numbers - used, groups - moments.count.size

@@ -145,8 +145,8 @@ def _history_dtype(leaves: Sequence[Any]) -> Any:
 
 
 def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
-    numbers, _ = totals(slots)
-    if numbers != state.power.size:
+    numbers, groups = totals(slots)
+    if (numbers, groups) != (state.power.size, state.power_weight.size):
         raise ValueError(
             f"The state holds {state.power.size} numbers, but the history of these updates takes "
             f"{numbers}: {sorted(slots)}. Call init() on parameters with the same leaves as the "
@@ -174,4 +174,7 @@ def _normalized(gradient: Array, moments: InputMoments, power: Array, eps: Numbe
     wide = gradient.dtype if jnp.iscomplexobj(gradient) else power.dtype
     matrices = moments.layout.split(gradient.astype(wide))
     normalized = moments.kept.normalize(power, matrices, jnp.asarray(eps, power.dtype))
+    if gradient.dtype == jnp.float16:  # a small power would take it past the largest number
+        largest = float(jnp.finfo(jnp.float16).max)
+        normalized = jnp.clip(normalized, -largest, largest)
     return moments.layout.merge(normalized).astype(gradient.dtype)

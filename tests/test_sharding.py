@@ -67,7 +67,8 @@ def test_parameters_sharded_over_their_channels_keep_the_same_statistics():
     assert_same(alone, updates)
 
 
-def test_statistics_summed_over_devices_are_those_of_the_whole_batch():
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_statistics_summed_over_devices_are_those_of_the_whole_batch(check_vma):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
     def on_a_device(params, images):
@@ -75,6 +76,6 @@ def test_statistics_summed_over_devices_are_those_of_the_whole_batch():
         return jax.lax.psum(input_stats, "data")
 
     summed = jax.shard_map(
-        on_a_device, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=False
+        on_a_device, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=check_vma
     )(PARAMS, IMAGES)
     assert_same(grad_fn(PARAMS, IMAGES)[2], summed)

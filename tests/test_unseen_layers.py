@@ -75,3 +75,16 @@ def test_a_batch_that_misses_a_layer_leaves_its_divisor_as_it_was(structure):
     expected, _ = tx.update(ones, tx.init(ones), input_stats=seen_stats)
     actual, _ = tx.update(ones, missed, input_stats=missed_stats)
     assert_close(actual["hidden"]["kernel"], expected["hidden"]["kernel"])
+
+
+def test_a_stack_of_no_layers_takes_no_part():
+    params = {"stack": jnp.zeros((0, 3, 3)), "head": jnp.ones((3, 2))}
+
+    def loss_fn(params, inputs):
+        hidden, _ = jax.lax.scan(lambda x, w: (x @ w, None), inputs, params["stack"])
+        return jnp.sum(hidden @ params["head"])
+
+    _, grads, input_stats = insgd.value_and_grad(loss_fn)(params, jnp.ones((4, 3)))
+    tx = insgd.scale_by_input()
+    updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+    assert_close(updates["head"], jnp.full((3, 2), 4.0))

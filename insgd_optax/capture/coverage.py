@@ -39,8 +39,10 @@ def _nothing_captured(leaves: Sequence[Leaf]) -> str:
             "No layer was captured: nowhere in the loss does a matrix product, a convolution or "
             "a table lookup apply a parameter to the batch.",
             *lines,
-            "The batch must be an argument of the loss, not a variable that the loss closes over: "
-            "write loss_fn(params, batch) and call value_and_grad(loss_fn)(params, batch). With "
-            "batch_argnums given, check that it names the batch's position.",
+            "The batch must be an array among the arguments of the loss, not a variable that the "
+            "loss closes over: write loss_fn(params, batch) and call "
+            "value_and_grad(loss_fn)(params, batch). If an argument named above is not batch data, "
+            "or the batch was taken for a PRNG key (uint32 of shape (2,)), say where the batch is "
+            "with batch_argnums.",
         ]
     )

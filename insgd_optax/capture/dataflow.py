@@ -29,7 +29,7 @@ ENTRYWISE = frozenset(
     sharding_constraint sign sin sinh sqrt square stop_gradient sub tan tanh xor
     asin acos atan asinh acosh atanh conj""".split()
 )
-PASSING_ON = frozenset({"optimization_barrier", "device_put"})
+PASSING_ON = frozenset({"optimization_barrier", "device_put", "pvary", "pcast", "reshard"})
 RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
 
 

@@ -49,7 +49,8 @@ def value_and_grad(
       has_aux: whether the loss returns something besides its value.
       batch_argnums: which positional arguments hold data. By default all but the differentiated
         ones and PRNG keys, and keyword arguments too. Batch statistics, masks of weights and the
-        like are not data: with them among the arguments, say here which one the batch is.
+        like are not data: with them among the arguments, say here which one the batch is. (A
+        uint32 array of shape (2,) counts as a key, several raw keys in one array do not.)
       structure: what to keep of each layer's second moment; the same as in the transformation.
       strict: whether a leaf with two or more axes that no layer uses is an error. If not, it gets
         no statistics, and one warning names all such leaves.

@@ -116,8 +116,10 @@ def _convolution_layer(equation: JaxprEqn) -> Layer | None:
         # The operation is linear in the squares, so the examples can be summed before it.
         examples = numbers.lhs_spec[0]
         one_example = squared(x).sum(axis=examples, keepdims=True)
-        one_output = jax.ShapeDtypeStruct((*before, groups, *after), one_example.dtype)
-        squares = _applied_to_ones(lambda kernel: convolve(one_example, kernel), one_output)
+        one_output, dtype = (*before, groups, *after), one_example.dtype
+        squares = _applied_to_ones(
+            lambda kernel: convolve(one_example, kernel), one_output, one_example, dtype
+        )
         squares = jnp.moveaxis(squares, out_axis, 0).reshape(groups, inputs)
         positions = math.prod(output[axis] for axis in numbers.out_spec[2:])
         return squares, jnp.full(groups, x.shape[examples] * positions, squares.dtype)
@@ -162,8 +164,9 @@ def _embedding_layer(equation: JaxprEqn) -> Layer | None:
         return jax.lax.gather(table, indices[0], numbers, ones, mode=params["mode"])
 
     def measure(*indices: Array) -> Squares:
-        weight = jax.ShapeDtypeStruct(one_output, wide)
-        counts = _applied_to_ones(lambda table: lookup(table, indices), weight)
+        counts = _applied_to_ones(
+            lambda table: lookup(table, indices), one_output, indices[0], wide
+        )
         squares = jnp.transpose(counts, order).reshape(groups, inputs)
         return squares, squares.sum(axis=1)
 
@@ -175,9 +178,15 @@ def _embedding_layer(equation: JaxprEqn) -> Layer | None:
 
 
 def _applied_to_ones(
-    operation: Callable[[Array], Array], weight: jax.ShapeDtypeStruct
+    operation: Callable[[Array], Array], shape: tuple[int, ...], like: Array, dtype: Any
 ) -> Float[Array, "..."]:
-    """The transpose of a linear operation, applied to ones: an array of the weight's shape."""
-    output = jax.eval_shape(operation, weight)
-    (sums,) = jax.linear_transpose(operation, weight)(jnp.ones(output.shape, output.dtype))
+    """The transpose of a linear operation, applied to ones: an array of the weight's shape.
+
+    The weight is made from ``like``, the layer's input, so that inside ``shard_map`` it varies
+    over the devices as the input does, and the sums stay those of this device.
+    """
+    one = jnp.zeros_like(like.ravel()[:1] if like.size else jnp.sum(like)[None], dtype)
+    weight = jnp.broadcast_to(one.reshape((1,) * len(shape)), shape)
+    output, transpose = jax.vjp(operation, weight)
+    (sums,) = transpose(jnp.ones_like(output))
     return sums

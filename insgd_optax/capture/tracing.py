@@ -176,7 +176,7 @@ def _leaf(
         reason = "layers use it in ways that differ, so one pooled number is kept"
         return Leaf(name, number, shape, Target(Layout.pooled(shape)), equations, reason)
     (target,) = found
-    reason = "" if target.layout.exact else "its entries are mixed before the layer uses them"
+    reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
     return Leaf(name, number, shape, target, equations, reason)
 
 

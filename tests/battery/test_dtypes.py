@@ -56,3 +56,16 @@ def test_float16_inputs_whose_squares_overflow_give_a_finite_power():
     batch = (jnp.full_like(problem.batch[0], 300.0), problem.batch[1])
     _, input_stats = problem.stats_of(batch=batch, structure=insgd.Scalar())
     assert_close(input_stats["hidden/kernel"].mean(), np.asarray([90000.0]))
+
+
+def test_a_small_power_does_not_take_half_precision_updates_to_infinity():
+    params = {"kernel": jnp.ones((4, 2), jnp.float16)}
+    inputs = jnp.full((8, 4), 1e-3, jnp.float16)
+
+    def loss_fn(params, inputs):
+        return jnp.sum((100 * (inputs @ params["kernel"])).astype(jnp.float32))
+
+    _, grads, input_stats = insgd.value_and_grad(loss_fn)(params, inputs)
+    tx = insgd.scale_by_input()
+    updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+    assert jnp.all(jnp.isfinite(updates["kernel"])) and jnp.all(updates["kernel"] > 6e4)
