@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal"]
 
@@ -45,8 +45,8 @@ def dtype_of(atom: Any) -> Any:
     return getattr(atom.aval, "dtype", None)
 
 
-def evaluate(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    """An equation's results, with the name stack and the context that it was traced with.
+def evaluate(program: Jaxpr, equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """The results of a program's equation, with the name stack and context it was traced with.
 
     It runs as a program of its own: how a primitive is bound has changed more often than how a
     program is run.
@@ -55,8 +55,14 @@ def evaluate(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     for atom, operand in zip(equation.invars, operands, strict=True):
         if not is_literal(atom):
             values[atom] = operand
-    origin = DebugInfo("insgd_optax", equation.primitive.name, None, None)
-    alone = Jaxpr([], list(values), equation.outvars, [equation], equation.effects, origin)
+    alone = program.replace(
+        constvars=[],
+        invars=list(values),
+        outvars=equation.outvars,
+        eqns=[equation],
+        effects=equation.effects,
+        debug_info=program.debug_info._replace(arg_names=None, result_paths=None),
+    )
     return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values.values())
 
 

@@ -57,7 +57,7 @@ class Interpreter:
                 rebuild = _kind_of(equation)
                 results, sums = rebuild(self, equation, program.inner[place], operands)
             else:
-                results = compat.evaluate(equation, operands)
+                results = compat.evaluate(jaxpr, equation, operands)
                 use = program.uses.get(place)
                 sums = self.observe(use, operands) if use else {}
             values.update(zip(equation.outvars, results, strict=True))
@@ -132,7 +132,7 @@ def _run_custom_rule(
     interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
 ) -> Results:
     _, found = interpreter.run(inner[0], jax.lax.stop_gradient(operands))
-    return compat.evaluate(call, operands), found
+    return compat.evaluate(inner[0].closed.jaxpr, call, operands), found
 
 
 def _run_scan(
