@@ -80,9 +80,15 @@ def value_and_grad(
         (value, (aux, input_stats)), grads = differentiated(*args, **kwargs)
         return ((value, aux) if has_aux else value), grads, input_stats
 
+    def loss_itself(*args: Any, **kwargs: Any) -> Any:
+        # Made again inside the gradient, as in a trace: a Flax variable may be written to only
+        # where it was made.
+        args, kwargs = jax.tree.map(lambda leaf: leaf, (args, kwargs))
+        return loss_fn(*args, **kwargs)
+
     def in_two_runs(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         _, (_, input_stats) = instrumented(*args, **kwargs)
-        value, grads = jax.value_and_grad(loss_fn, argnums, has_aux)(*args, **kwargs)
+        value, grads = jax.value_and_grad(loss_itself, argnums, has_aux)(*args, **kwargs)
         return value, grads, input_stats
 
     @functools.wraps(loss_fn)
