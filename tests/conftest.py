@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -32,3 +33,11 @@ def getkey() -> Callable[[], jax.Array]:
     """A function that gives a new PRNG key with every call, the same ones in every run."""
     keys = iter(range(1_000_000))
     return lambda: jax.random.key(next(keys))
+
+
+@pytest.fixture
+def without_type_checks() -> Iterator[None]:
+    """Users run without beartype, which would speak before the library does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

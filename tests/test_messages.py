@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import optax
 import pytest
 
@@ -13,24 +12,13 @@ import insgd_optax as insgd
 from battery.problems import (
     Problem,
     assert_close,
+    assert_says,
     every_optimizer,
     perceptron,
     regression,
 )
 
-
-@pytest.fixture(autouse=True)
-def no_type_checks():
-    """Users run without beartype, which would speak before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def _assert_says(error: pytest.ExceptionInfo[BaseException], *words: str) -> None:
-    message = str(error.value)
-    for word in words:
-        assert word.lower() in message.lower(), f"{word!r} is not in:\n{message}"
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 @every_optimizer
@@ -39,7 +27,7 @@ def test_missing_statistics_are_an_error_with_the_recipe(make_optimizer):
     tx = make_optimizer(insgd.Diagonal())
     with pytest.raises((TypeError, ValueError)) as error:
         tx.update(problem.params, tx.init(problem.params), problem.params)
-    _assert_says(error, "input_stats=", "value_and_grad")
+    assert_says(error, "input_stats=", "value_and_grad")
 
 
 @pytest.mark.framework  # MultiSteps divides float32 by int32
@@ -51,7 +39,7 @@ def test_statistics_dropped_by_a_wrapper_are_an_error_and_not_plain_sgd():
     grads, input_stats = problem.stats_of()
     with pytest.raises((TypeError, ValueError)) as error:
         tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
-    _assert_says(error, "input_stats")
+    assert_says(error, "input_stats")
 
 
 @every_optimizer
@@ -67,7 +55,7 @@ def test_a_structure_that_differs_between_the_halves_is_an_error_naming_both(
     tx = make_optimizer(asked)
     with pytest.raises((TypeError, ValueError)) as error:
         tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
-    _assert_says(error, repr(captured), repr(asked), "structure=", "value_and_grad")
+    assert_says(error, repr(captured), repr(asked), "structure=", "value_and_grad")
 
 
 def test_statistics_of_another_model_are_an_error_naming_the_missing_leaves():
@@ -76,7 +64,7 @@ def test_statistics_of_another_model_are_an_error_naming_the_missing_leaves():
     tx = insgd.scale_by_input()
     with pytest.raises((KeyError, ValueError)) as error:
         tx.update(problem.params, tx.init(problem.params), input_stats=other_stats)
-    _assert_says(error, "hidden/kernel", "head/kernel", "weight")
+    assert_says(error, "hidden/kernel", "head/kernel", "weight")
 
 
 def test_statistics_without_one_leaf_are_an_error_naming_it():
@@ -86,7 +74,7 @@ def test_statistics_without_one_leaf_are_an_error_naming_it():
     tx = insgd.scale_by_input()
     with pytest.raises((KeyError, ValueError)) as error:
         tx.update(grads, tx.init(grads), input_stats=input_stats)
-    _assert_says(error, "head/kernel", "(3, 2)")
+    assert_says(error, "head/kernel", "(3, 2)")
 
 
 def test_statistics_of_a_leaf_of_another_shape_are_an_error_naming_both_shapes():
@@ -96,7 +84,7 @@ def test_statistics_of_a_leaf_of_another_shape_are_an_error_naming_both_shapes()
     tx = insgd.scale_by_input()
     with pytest.raises(ValueError) as error:
         tx.update(grads, tx.init(grads), input_stats=input_stats)
-    _assert_says(error, "head/kernel", "(5, 2)", "(3, 2)")
+    assert_says(error, "head/kernel", "(5, 2)", "(3, 2)")
 
 
 def test_statistics_that_are_no_dict_of_moments_are_an_error():
@@ -105,7 +93,7 @@ def test_statistics_that_are_no_dict_of_moments_are_an_error():
     tx = insgd.scale_by_input()
     with pytest.raises((TypeError, ValueError)) as error:
         tx.update(grads, tx.init(grads), input_stats=grads)
-    _assert_says(error, "input_stats", "value_and_grad")
+    assert_says(error, "input_stats", "value_and_grad")
 
 
 def test_gradients_and_statistics_swapped_from_the_returned_triple_are_an_error():
@@ -132,7 +120,7 @@ def _with_positions() -> Problem:
 def test_a_matrix_that_is_no_layers_weight_is_an_error_with_path_shape_reason_and_fix():
     with pytest.raises(ValueError) as error:
         _with_positions().stats_of()
-    _assert_says(error, "positions", "(6, 4)", "strict=False", "explain")
+    assert_says(error, "positions", "(6, 4)", "strict=False", "explain")
 
 
 def test_without_strict_it_is_one_warning_and_the_leaf_passes_with_factor_one():
@@ -167,7 +155,7 @@ def test_a_batch_that_was_closed_over_is_an_error_that_says_so():
     problem = perceptron()
     with pytest.raises(ValueError) as error:
         insgd.value_and_grad(lambda params: problem.loss_fn(params, problem.batch))(problem.params)
-    _assert_says(error, "closes over", "argument")
+    assert_says(error, "closes over", "argument")
 
 
 def test_a_batch_excluded_by_batch_argnums_is_an_error_that_names_the_option():
@@ -177,11 +165,11 @@ def test_a_batch_excluded_by_batch_argnums_is_an_error_that_names_the_option():
     )
     with pytest.raises(ValueError) as error:
         grad_fn(problem.params, problem.batch, jnp.asarray(1.0, jnp.float32))
-    _assert_says(error, "batch_argnums")
+    assert_says(error, "batch_argnums")
 
 
 def test_a_model_in_which_nothing_is_captured_is_an_error():
     params = {"scale": jnp.ones((3,))}
     with pytest.raises(ValueError) as error:
         insgd.value_and_grad(lambda p, x: jnp.sum((x * p["scale"]) ** 2))(params, jnp.ones((3,)))
-    _assert_says(error, "scale")
+    assert_says(error, "scale")

@@ -59,9 +59,10 @@ class Interpreter:
             else:
                 results = compat.evaluate(jaxpr, equation, operands)
                 use = program.uses.get(place)
-                sums = self.observe(use, operands) if use else {}
+                sums = self.observe(use, operands) if use else None
             values.update(zip(equation.outvars, results, strict=True))
-            found = added(found, sums)
+            if sums:
+                found = added(found, sums)
         return [read(atom) for atom in jaxpr.outvars], found
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:

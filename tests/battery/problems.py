@@ -157,3 +157,9 @@ def assert_close(actual: Any, expected: Any, rtol: float = 1e-6) -> None:
 def avals(tree: Any) -> list[Any]:
     """What jit keys on for each leaf: shape, dtype, weak type and sharding."""
     return [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_says(error: pytest.ExceptionInfo[BaseException], *words: str) -> None:
+    message = str(error.value)
+    for word in words:
+        assert word.lower() in message.lower(), f"{word!r} is not in:\n{message}"
