@@ -2,10 +2,12 @@
 
 from insgd_optax.capture.explain import Explanation, LeafReport, explain
 from insgd_optax.capture.gradients import value_and_grad
+from insgd_optax.capture.per_example import PerExample
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import insgd
-from insgd_optax.structures import Diagonal, Scalar, Structure
+from insgd_optax.presets import nlms, paper, project_page, released
+from insgd_optax.structures import Diagonal, Released, Scalar, Structure
 from insgd_optax.transform import ScaleByInputState, scale_by_input
 
 __version__ = "0.1.0"
@@ -16,11 +18,17 @@ __all__ = [
     "InputMoments",
     "Layout",
     "LeafReport",
+    "PerExample",
+    "Released",
     "Scalar",
     "ScaleByInputState",
     "Structure",
     "explain",
     "insgd",
+    "nlms",
+    "paper",
+    "project_page",
+    "released",
     "scale_by_input",
     "value_and_grad",
 ]

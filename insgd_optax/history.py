@@ -57,7 +57,7 @@ def updated(
     power: Float[Array, " numbers"],
     weight: Float[Array, " groups"],
     batch: Batch,
-    decay: Number,
+    decay: Number | Float[Array, " groups"],
 ) -> Powers:
     """The history after a batch. Groups that saw no row keep theirs."""
     one, seen = jnp.ones([], weight.dtype), batch.count > 0

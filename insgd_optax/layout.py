@@ -28,8 +28,9 @@ class Layout:
         order, are those of ``(groups, inputs, outputs)``.
       groups, inputs, outputs: the three sizes.
       exact: False where no such recipe exists (a low-rank factor, a kernel put together from
-        several leaves, a table used in two ways). The leaf is then one group with one input, and
-        only a single number can be kept for it.
+        several leaves, a table used in two ways). Only a single number can then be kept for the
+        leaf. It is taken apart as one row, and ``inputs`` is how many inputs its layer has (the
+        fewest, if it has several layers).
     """
 
     shape: tuple[int, ...]
@@ -45,15 +46,20 @@ class Layout:
         return cls(shape, (), 1, *shape)
 
     @classmethod
-    def pooled(cls, shape: tuple[int, ...]) -> "Layout":
-        """The layout of a leaf that has no exact one: one group, one input."""
-        return cls(shape, (), 1, 1, math.prod(shape), exact=False)
+    def pooled(cls, shape: tuple[int, ...], inputs: int = 1) -> "Layout":
+        """The layout of a leaf that has no exact one."""
+        return cls(shape, (), 1, inputs, math.prod(shape), exact=False)
+
+    @property
+    def matrices(self) -> tuple[int, int, int]:
+        """The shape of what `split` returns."""
+        return self.groups, self.inputs if self.exact else 1, self.outputs
 
     def split(self, leaf: Float[Array, "..."]) -> Float[Array, "groups inputs outputs"]:
         """Takes an array of the leaf's shape apart into the matrices of its layer."""
         for step in self.steps:
             leaf = apply_step(step, leaf)
-        return leaf.reshape(self.groups, self.inputs, self.outputs)
+        return leaf.reshape(self.matrices)
 
     def merge(self, matrices: Float[Array, "groups inputs outputs"]) -> Float[Array, "..."]:
         """The inverse of `split`."""

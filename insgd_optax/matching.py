@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from insgd_optax.moments import InputMoments
@@ -55,6 +54,30 @@ def match_statistics(
     return matched
 
 
+def check_per_example(
+    updates: Sequence[tuple[str, Any]],
+    input_stats: Mapping[str, InputMoments | None] | None,
+    asked: Any,
+) -> None:
+    """Raises a ValueError unless the rows of every captured gradient were divided as asked."""
+    recipe = (
+        f"Capture with\n    grad_fn = insgd_optax.value_and_grad(loss_fn, per_example={asked})\n"
+        "    loss, grads, input_stats = grad_fn(params, batch)\n"
+        "    updates, state = optimizer.update(grads, state, params, input_stats=input_stats)"
+    )
+    if not isinstance(input_stats, Mapping):
+        raise ValueError(
+            f"update() was called without input_stats, for {_listed(updates)}.\n{recipe}"
+        )
+    for path, leaf in updates:
+        moments = input_stats.get(path)
+        if moments is not None and moments.per_example != asked:
+            raise ValueError(
+                f"The gradient of '{path}' of shape {jnp.shape(leaf)} was captured with "
+                f"per_example={moments.per_example}, but this preset needs {asked}. {recipe}"
+            )
+
+
 def _is_missing(path: str, leaf: Any, input_stats: Mapping[str, Any]) -> bool:
     return path not in input_stats and jnp.ndim(leaf) >= 2
 
@@ -91,8 +114,7 @@ def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure) -> Non
 
 def _check_sizes(path: str, moments: InputMoments) -> None:
     layout, kept = moments.layout, moments.kept
-    squares = jax.ShapeDtypeStruct((layout.groups, layout.inputs), jnp.float32)
-    expected = jax.eval_shape(kept.observe, squares).shape
+    expected = kept.shape(layout.groups, layout.inputs)
     found = jnp.shape(moments.sums), jnp.shape(moments.count)
     if found != (expected, (layout.groups,)):
         raise ValueError(

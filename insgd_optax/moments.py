@@ -36,6 +36,8 @@ class InputMoments:
       layout: how the leaf is seen as its layer's matrices (static).
       structure: the structure that was asked for (static). A leaf without an exact layout is
         kept as `Scalar` all the same.
+      per_example: the `PerExample` that the gradient of every row was divided by, or None
+        (static).
     """
 
     # Not checked as Float[Array, "groups ..."]: JAX rebuilds pytrees around placeholders.
@@ -43,6 +45,7 @@ class InputMoments:
     count: Any
     layout: Layout = dataclasses.field(metadata={"static": True})
     structure: Structure = dataclasses.field(metadata={"static": True})
+    per_example: Any = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def kept(self) -> Structure:
@@ -54,14 +57,17 @@ class InputMoments:
         rows = jnp.maximum(self.count, jnp.ones_like(self.count))
         return self.sums / rows.reshape(-1, *(1,) * (self.sums.ndim - 1))
 
+    def row_power(self, power: Float[Array, "groups ..."]) -> Float[Array, "groups _ 1"]:
+        """A row's power ``E‖x‖ₚᵖ``, from the mean power of its features."""
+        return self.layout.inputs * self.kept.feature_power(power)
+
     def per_weight(self) -> Float[Array, "..."]:
         """For every weight, the mean square of the input that it multiplies: the leaf's shape."""
         layout = self.layout
         power = self.kept.feature_power(self.mean())
-        full = jnp.broadcast_to(power, (layout.groups, layout.inputs, layout.outputs))
-        return layout.merge(full)
+        return layout.merge(jnp.broadcast_to(power, layout.matrices))
 
 
 def kept_structure(structure: Structure, layout: Layout) -> Structure:
     """The structure that a leaf of this layout gets: one number where there is no exact layout."""
-    return structure if layout.exact else Scalar()
+    return structure if layout.exact else Scalar(structure.order)

@@ -67,13 +67,14 @@ def insgd(
     """
     return optax.chain(
         scale_by_input(structure, decay, eps, guard, layouts=layouts),
-        _momentum(momentum, nesterov),
-        _decayed_weights(weight_decay, mask),
+        heavy_ball(momentum, nesterov),
+        decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def _momentum(momentum: Number | None, nesterov: bool) -> optax.GradientTransformation:
+def heavy_ball(momentum: Number | None, nesterov: bool = False) -> optax.GradientTransformation:
+    """Heavy-ball or Nesterov momentum, or the identity (and no buffer) at 0 and None."""
     if momentum is None or _is_off(momentum):
         return optax.identity()
     return optax.trace(momentum, nesterov)
@@ -84,9 +85,10 @@ def _is_off(setting: object) -> bool:
     return isinstance(setting, int | float) and setting == 0
 
 
-def _decayed_weights(
-    weight_decay: optax.ScalarOrSchedule, mask: Any
+def decayed_weights(
+    weight_decay: optax.ScalarOrSchedule, mask: Any = None
 ) -> optax.GradientTransformation:
+    """Weight decay, or the identity at 0; a schedule of it keeps the updates' dtype."""
     if _is_off(weight_decay):
         return optax.identity()
     decayed = optax.add_decayed_weights(weight_decay, mask)

@@ -31,9 +31,9 @@ def room_for(
     """
     if layout is not None:
         kept = kept_structure(structure, layout)
-        return kept.size(layout.groups, layout.inputs), layout.groups
+        return math.prod(kept.shape(layout.groups, layout.inputs)), layout.groups
     readings = _readings(shape)
-    numbers = max(structure.size(groups, inputs) for groups, inputs in readings)
+    numbers = max(math.prod(structure.shape(*reading)) for reading in readings)
     return numbers, max(groups for groups, _ in readings)
 
 

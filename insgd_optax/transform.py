@@ -1,6 +1,6 @@
 """scale_by_input: keeps the history of the inputs' power and divides the gradient by it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -84,13 +84,40 @@ def scale_by_input(
       Networks", TMLR 2024 (arXiv 2212.09921), with the running power of its Algorithm 1. The
       paper divides by ``log P`` and starts the average at its first value.
     """
-    _check_arguments(structure, decay, eps)
+    check_structure(structure)
+    check_decay(decay)
+    if isinstance(eps, int | float) and not eps >= 0:
+        raise ValueError(f"eps must not be negative, and is {eps}; 0 turns the shrinkage off.")
+
+    def divide(moments: InputMoments, power: Array, gradient: Array) -> Array:
+        return moments.kept.normalize(power, gradient, jnp.asarray(eps, power.dtype))
+
+    strongest = with_this_batch if guard else history_alone
+    return normalize_by_history(structure, lambda weight: decay, strongest, divide, layouts)
+
+
+def normalize_by_history(
+    structure: Structure,
+    decay_at: Callable[[Array], Number | Array],
+    strongest: Callable[[Powers], Array],
+    divide: Callable[[InputMoments, Array, Array], Array],
+    layouts: Mapping[str, Layout] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """What `scale_by_input` and the presets have in common: the history and who reads it.
+
+    Args:
+      structure: what is kept of each layer's input.
+      decay_at: how much of the history stays, from the weight that it has gathered so far.
+      strongest: what is divided by, packed, from the history and this batch.
+      divide: from a layer's moments (for their layout and structure), its power and its gradient
+        ``(groups, inputs, outputs)`` to the normalized gradient.
+      layouts: the parameters' layouts, if their shapes do not suggest them.
+    """
     known = layouts or {}
-    strongest = _with_this_batch if guard else _history_alone
 
     def init_fn(params: Any) -> ScaleByInputState:
         numbers, groups = totals(slots_for(named_leaves(params), structure, known))
-        dtype = _history_dtype(jax.tree.leaves(params))
+        dtype = widest_dtype(jax.tree.leaves(params))
         count, skipped = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
         return ScaleByInputState(
             count, skipped, jnp.zeros(numbers, dtype), jnp.zeros(groups, dtype)
@@ -110,14 +137,15 @@ def scale_by_input(
         slots = slots_for(named, structure, known)
         _check_state(slots, state)
         batch = pack(slots, matched, state.power.dtype)
-        finite = _all_finite([*(leaf for _, leaf in named), batch.sums], state.power.dtype)
+        finite = all_finite([*(leaf for _, leaf in named), batch.sums], state.power.dtype)
+        decay = decay_at(state.power_weight)
         new = updated(state.power, state.power_weight, batch, decay)
         divisors = strongest(new)
         scaled = []
         for path, gradient in named:
             if (moments := matched[path]) is not None:
                 power = unpack(divisors, slots[path], moments.sums)
-                gradient = _normalized(gradient, moments, power, eps)
+                gradient = _normalized(gradient, moments, power, divide)
             scaled.append(jnp.where(finite, gradient, jnp.zeros_like(gradient)))
         new_state = ScaleByInputState(
             count=jnp.asarray(optax.safe_increment(state.count)),
@@ -130,16 +158,14 @@ def scale_by_input(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_arguments(structure: Structure, decay: Number, eps: Number) -> None:
-    check_structure(structure)
+def check_decay(decay: Number) -> None:
+    """Raises a ValueError for a decay outside [0, 1)."""
     # Traced values (optax.inject_hyperparams) cannot be looked at here.
     if isinstance(decay, int | float) and not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), not {decay}; 0 uses the current batch alone.")
-    if isinstance(eps, int | float) and not eps >= 0:
-        raise ValueError(f"eps must not be negative, and is {eps}; 0 turns the shrinkage off.")
 
 
-def _history_dtype(leaves: Sequence[Any]) -> Any:
+def widest_dtype(leaves: Sequence[Any]) -> Any:
     double = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in leaves)
     return jnp.float64 if double else jnp.float32
 
@@ -154,26 +180,43 @@ def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
         )
 
 
-def _all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
+def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
     # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
     # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
     largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in arrays if array.size]
     return jnp.all(jnp.isfinite(jnp.stack(largest))) if largest else jnp.array(True)
 
 
-def _with_this_batch(powers: Powers) -> Array:
+def zero_unless_finite() -> optax.GradientTransformation:
+    """Zero for all leaves if one is not finite, so that no buffer after it is ever poisoned."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        leaves = jax.tree.leaves(updates)
+        finite = all_finite(leaves, widest_dtype(leaves))
+        return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), updates)
+
+    return optax.stateless(update)
+
+
+def with_this_batch(powers: Powers) -> Array:
     return jnp.maximum(powers.history, powers.batch)
 
 
-def _history_alone(powers: Powers) -> Array:
+def history_alone(powers: Powers) -> Array:
     return powers.history
 
 
-def _normalized(gradient: Array, moments: InputMoments, power: Array, eps: Number) -> Array:
+def _normalized(
+    gradient: Array,
+    moments: InputMoments,
+    power: Array,
+    divide: Callable[[InputMoments, Array, Array], Array],
+) -> Array:
     """The gradient of a leaf divided by its layer's power, in the leaf's own dtype."""
     wide = gradient.dtype if jnp.iscomplexobj(gradient) else power.dtype
     matrices = moments.layout.split(gradient.astype(wide))
-    normalized = moments.kept.normalize(power, matrices, jnp.asarray(eps, power.dtype))
+    normalized = divide(moments, power, matrices)
     if gradient.dtype == jnp.float16:  # a small power would take it past the largest number
         largest = float(jnp.finfo(jnp.float16).max)
         normalized = jnp.clip(normalized, -largest, largest)

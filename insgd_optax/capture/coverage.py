@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 
-from insgd_optax.capture.tracing import Leaf
+from insgd_optax.capture.tracing import Leaf, Traced
 
 
 def check_captured(leaves: Sequence[Leaf], strict: bool) -> None:
@@ -25,6 +25,23 @@ def check_captured(leaves: Sequence[Leaf], strict: bool) -> None:
         )
     if missed:
         warnings.warn(f"{_listed(missed)}\nThey keep their plain gradient.", stacklevel=2)
+
+
+def check_rows_are_reached(traced: Traced) -> None:
+    """Raises if a layer's gradient comes from a rule that per-example normalization cannot enter.
+
+    Raises:
+      ValueError: with the paths, the shapes and the call that mends it.
+    """
+    numbers = {leaf for use in traced.program.uses_with_own_rule() for leaf in use.weight.leaves}
+    hidden = [leaf for leaf in traced.leaves if leaf.number in numbers]
+    if hidden:
+        listed = ", ".join(f"'{leaf.name}' of shape {leaf.shape}" for leaf in hidden)
+        raise ValueError(
+            f"per_example cannot divide the rows of {listed}: a function with a derivative rule of "
+            "its own (jax.custom_vjp or jax.custom_jvp) applies them. Call value_and_grad without "
+            "per_example, or take the rule off that function."
+        )
 
 
 def _listed(missed: Sequence[Leaf]) -> str:

@@ -7,10 +7,11 @@ masks, weight norm, merged adapters) only changes its origin, and so is transpar
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from insgd_optax.capture import compat
 from insgd_optax.capture.compat import ClosedJaxpr, JaxprEqn
-from insgd_optax.capture.layers import Layer, find_layer
+from insgd_optax.capture.layers import Layer, RowInput, find_layer
 from insgd_optax.capture.origin import (
     SPREAD,
     Origin,
@@ -39,6 +40,10 @@ class Use:
 
     layer: Layer
     weight: Origin
+
+    def look(self, operands: Sequence[Any]) -> RowInput:
+        """What the layer sees, from all operands of its equation."""
+        return self.layer.look(*(operands[place] for place in self.layer.input))
 
 
 @dataclasses.dataclass
@@ -71,6 +76,16 @@ class Program:
         """The layers of this program and of those within it."""
         inside = [use for programs in self.inner.values() for p in programs for use in p.all_uses()]
         return [*self.uses.values(), *inside]
+
+    def uses_with_own_rule(self) -> list[Use]:
+        """The layers inside functions that bring a derivative rule of their own."""
+        found = []
+        for place, programs in self.inner.items():
+            name = self.closed.jaxpr.eqns[place].primitive.name
+            for program in programs:
+                own = name in compat.CUSTOM_RULE
+                found += program.all_uses() if own else program.uses_with_own_rule()
+        return found
 
     def all_reasons(self) -> dict[int, list[str]]:
         """``why_not`` of this program and of those within it."""

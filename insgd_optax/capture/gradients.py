@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from insgd_optax.capture.coverage import check_captured
+from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
+from insgd_optax.capture.per_example import PerExample
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Diagonal, Structure, check_structure
@@ -23,6 +24,7 @@ def value_and_grad(
     *,
     batch_argnums: int | Sequence[int] | None = None,
     structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    per_example: PerExample | bool = False,
     strict: bool = True,
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     r"""Like ``jax.value_and_grad``, and also returns the statistics of every layer's input.
@@ -52,6 +54,9 @@ def value_and_grad(
         like are not data: with them among the arguments, say here which one the batch is. (A
         uint32 array of shape (2,) counts as a key, several raw keys in one array do not.)
       structure: what to keep of each layer's second moment; the same as in the transformation.
+      per_example: divides the gradient of every row (an example, a token, a patch) by the norm of
+        its own input before the rows are summed; True for ``PerExample()``. The loss, and what
+        flows to earlier layers and to biases, stay as they are. Reverse mode only.
       strict: whether a leaf with two or more axes that no layer uses is an error. If not, it gets
         no statistics, and one warning names all such leaves.
 
@@ -62,18 +67,22 @@ def value_and_grad(
 
     Raises:
       ValueError: if no layer was found at all (a batch that was closed over), or in strict mode
-        a leaf was not captured.
+        a leaf was not captured, or with ``per_example`` a weight is applied by a function with a
+        derivative rule of its own.
       TypeError: if an argument is not of its type.
     """
     check_structure(structure)
+    rows = _checked_rows(per_example)
 
     def instrumented(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
         check_captured(traced.leaves, strict)
-        interpreter = Interpreter(structure, traced.targets)
+        if rows:
+            check_rows_are_reached(traced)
+        interpreter = Interpreter(structure, traced.targets, rows)
         results, found = interpreter.run(traced.program, traced.arrays)
         value, aux = traced.rebuild(results) if has_aux else (traced.rebuild(results), None)
-        return value, (aux, _by_path(traced.leaves, found, structure))
+        return value, (aux, _by_path(traced.leaves, found, structure, rows))
 
     def in_one_run(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         differentiated = jax.value_and_grad(instrumented, argnums, has_aux=True)
@@ -87,6 +96,8 @@ def value_and_grad(
         return loss_fn(*args, **kwargs)
 
     def in_two_runs(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+        if rows:
+            return loss_itself(*args, **kwargs), *in_one_run(*args, **kwargs)[1:]
         _, (_, input_stats) = instrumented(*args, **kwargs)
         value, grads = jax.value_and_grad(loss_itself, argnums, has_aux)(*args, **kwargs)
         return value, grads, input_stats
@@ -102,10 +113,22 @@ def value_and_grad(
     return with_statistics
 
 
-def _by_path(leaves: Sequence[Leaf], found: Found, structure: Structure) -> InputStats:
+def _checked_rows(per_example: object) -> PerExample | None:
+    if isinstance(per_example, bool | None):
+        return PerExample() if per_example else None
+    if not isinstance(per_example, PerExample):
+        raise TypeError(
+            f"per_example must be insgd_optax.PerExample(...), True or False, not {per_example!r}."
+        )
+    return per_example
+
+
+def _by_path(
+    leaves: Sequence[Leaf], found: Found, structure: Structure, rows: PerExample | None
+) -> InputStats:
     input_stats: InputStats = {leaf.name: None for leaf in leaves}
     for leaf in leaves:
         if leaf.target is not None:
             sums, count = found[leaf.number]
-            input_stats[leaf.name] = InputMoments(sums, count, leaf.target.layout, structure)
+            input_stats[leaf.name] = InputMoments(sums, count, leaf.target.layout, structure, rows)
     return input_stats

@@ -7,6 +7,8 @@ inside is run once more, for the statistics alone.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +20,9 @@ from jaxtyping import Array, Float
 from insgd_optax.capture import compat
 from insgd_optax.capture.compat import JaxprEqn
 from insgd_optax.capture.dataflow import Program, Use
+from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.layout import Layout
-from insgd_optax.structures import Scalar, Structure
+from insgd_optax.structures import Structure
 
 Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
 Found = dict[int, Sums]
@@ -36,10 +39,17 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Interpreter:
-    """Runs programs for one structure and with one target for every leaf (by number)."""
+    """Runs programs.
+
+    Attributes:
+      structure: what is kept of every layer's input.
+      targets: a target for every leaf (by number).
+      per_example: what the rows of a weight's gradient are divided by, if by anything.
+    """
 
     structure: Structure
     targets: Mapping[int, Target]
+    per_example: PerExample | None = None
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
         """The program's results, and the sums for every leaf that a layer in it uses."""
@@ -57,8 +67,11 @@ class Interpreter:
                 rebuild = _kind_of(equation)
                 results, sums = rebuild(self, equation, program.inner[place], operands)
             else:
-                results = compat.evaluate(jaxpr, equation, operands)
                 use = program.uses.get(place)
+                evaluate = functools.partial(compat.evaluate, jaxpr, equation)
+                if use and self.per_example:
+                    evaluate = with_scaled_rows(evaluate, use.layer, self.per_example)
+                results = evaluate(operands)
                 sums = self.observe(use, operands) if use else None
             values.update(zip(equation.outvars, results, strict=True))
             if sums:
@@ -67,16 +80,17 @@ class Interpreter:
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        layer = use.layer
-        squares, count = layer.measure(*(operands[place] for place in layer.input))
+        sums, count = self.structure.observe(use.look(operands))
         exact = {leaf for leaf in use.weight.leaves if self.targets[leaf].layout.exact}
         mixed = use.weight.leaves.keys() - exact
         found: Found = {}
         if exact:
-            found |= dict.fromkeys(exact, (self.structure.observe(squares), count))
+            found |= dict.fromkeys(exact, (sums, count))
         if mixed:
-            power = Scalar().observe(squares)
-            found |= dict.fromkeys(mixed, (power.sum(keepdims=True), count.sum(keepdims=True)))
+            pooled = (
+                sums.reshape(len(count), math.prod(sums.shape[1:])).mean(axis=1).sum(keepdims=True)
+            )
+            found |= dict.fromkeys(mixed, (pooled, count.sum(keepdims=True)))
         return found
 
 

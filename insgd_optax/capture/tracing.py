@@ -174,7 +174,9 @@ def _leaf(
     found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
         reason = "layers use it in ways that differ, so one pooled number is kept"
-        return Leaf(name, number, shape, Target(Layout.pooled(shape)), equations, reason)
+        fewest = min(target.layout.inputs for target in found)
+        pooled = Target(Layout.pooled(shape, fewest))
+        return Leaf(name, number, shape, pooled, equations, reason)
     (target,) = found
     reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
     return Leaf(name, number, shape, target, equations, reason)
@@ -183,7 +185,7 @@ def _leaf(
 def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:
     """The leaf's layout as this layer uses it."""
     if not isinstance(view, View):
-        return Target(Layout.pooled(shape))
+        return Target(Layout.pooled(shape, use.layer.inputs))
     layer, loops = use.layer, view.loops
     for step in layer.steps:
         view = view.then(step)

@@ -1,7 +1,29 @@
 """How much of a layer's second moment is kept: one structure a file."""
 
-from insgd_optax.structures.base import Number, Structure, check_structure
+from insgd_optax.structures.base import (
+    LayerInput,
+    Number,
+    Signals,
+    Structure,
+    Sums,
+    check_order,
+    check_structure,
+    safe_reciprocal,
+)
 from insgd_optax.structures.diagonal import Diagonal
+from insgd_optax.structures.released import Released
 from insgd_optax.structures.scalar import Scalar
 
-__all__ = ["Diagonal", "Number", "Scalar", "Structure", "check_structure"]
+__all__ = [
+    "Diagonal",
+    "LayerInput",
+    "Number",
+    "Released",
+    "Scalar",
+    "Signals",
+    "Structure",
+    "Sums",
+    "check_order",
+    "check_structure",
+    "safe_reciprocal",
+]

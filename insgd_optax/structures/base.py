@@ -6,7 +6,44 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # A setting, or a traced one (`optax.inject_hyperparams`).
-Number = float | Float[Array, ""]
+Number = int | float | Float[Array, ""]
+
+Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
+Signals = tuple[Float[Array, "groups examples channels positions"], Float[Array, " groups"]]
+
+
+@runtime_checkable
+class LayerInput(Protocol):
+    """What a structure may ask of the input of one layer, whichever kind of layer it is.
+
+    Attributes:
+      groups, inputs: how many matrices the layer has, and how many inputs each of them.
+      has_positions: whether the input has channels with positions, as a convolution's has.
+    """
+
+    @property
+    def groups(self) -> int: ...
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def has_positions(self) -> bool: ...
+
+    def sums(self, order: int) -> Sums:
+        """``(groups, inputs)``, sums over rows of ``|x_i|**order``, and the number of rows."""
+        ...
+
+    def signals(self) -> Signals:
+        """The input before it is cut into rows, and how often each example counts.
+
+        A dense layer's has one channel, whose positions are the features.
+        """
+        ...
+
+    def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
+        """For every input of the layer the number of the channel that it comes from."""
+        ...
 
 
 @runtime_checkable
@@ -15,18 +52,24 @@ class Structure(Protocol):
 
     A structure is a frozen dataclass. It sees a layer as ``(groups, inputs, outputs)`` and
     nothing of parameter trees, of optax or of the leaf's own shape.
+
+    Attributes:
+      order: the power of an input's magnitude that it sums, 1 or 2.
     """
 
-    def size(self, groups: int, inputs: int) -> int:
-        """How many numbers the history of one layer takes."""
+    @property
+    def order(self) -> int: ...
+
+    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
+        """The shape of what is kept for one layer; the first axis is the groups'."""
         ...
 
-    def observe(self, squares: Float[Array, "groups inputs"]) -> Float[Array, "groups ..."]:
-        """What is kept, from the sums over rows of every feature's square."""
+    def observe(self, seen: LayerInput) -> Sums:
+        """What is kept of a layer's input, as sums over rows, and the number of rows."""
         ...
 
     def feature_power(self, power: Float[Array, "groups ..."]) -> Float[Array, "groups _ 1"]:
-        """Every feature's mean square, to broadcast against ``(groups, inputs, outputs)``."""
+        """Every feature's mean power, to broadcast against ``(groups, inputs, outputs)``."""
         ...
 
     def normalize(
@@ -46,6 +89,12 @@ def check_structure(structure: object) -> None:
             "structure must be a structure such as insgd_optax.Scalar() or "
             f"insgd_optax.Diagonal(), not {structure!r}."
         )
+
+
+def check_order(order: int) -> None:
+    """Raises a ValueError unless the order is that of a norm the sources use."""
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 (the l1 norm) or 2 (the l2 norm), not {order!r}.")
 
 
 def safe_reciprocal(power: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,11 +1,12 @@
 """Diagonal: one power a feature, as in transform-domain LMS."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import Number, safe_reciprocal
+from insgd_optax.structures.base import LayerInput, Number, Sums, safe_reciprocal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Diagonal:
     scale of the input; without it a feature that is nearly always zero would take huge steps. As
     ``eps`` grows this becomes `Scalar`. State: one number a feature.
 
-    >>> power = Diagonal().observe(jnp.array([[1.0, 3.0]]))  # one row, squares 1 and 3
+    >>> power = jnp.array([[1.0, 3.0]])                      # one row, squares 1 and 3
     >>> Diagonal().normalize(power, jnp.ones((1, 2, 1)), eps=0.0).ravel().round(3).tolist()
     [1.0, 0.333...]
     >>> Diagonal().normalize(power, jnp.ones((1, 2, 1)), eps=1.0).ravel().tolist()
@@ -31,11 +32,13 @@ class Diagonal:
       Narayan, Peterson, Narasimha, "Transform domain LMS algorithm", IEEE TASSP 31 (1983).
     """
 
-    def size(self, groups: int, inputs: int) -> int:
-        return groups * inputs
+    order: ClassVar[int] = 2
 
-    def observe(self, squares: Float[Array, "groups inputs"]) -> Float[Array, "groups inputs"]:
-        return squares
+    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
+        return groups, inputs
+
+    def observe(self, seen: LayerInput) -> Sums:
+        return seen.sums(self.order)
 
     def feature_power(
         self, power: Float[Array, "groups inputs"]

@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import Number, safe_reciprocal
+from insgd_optax.structures.base import LayerInput, Number, Sums, check_order, safe_reciprocal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,27 +12,41 @@ class Scalar:
     r"""Replaces ``A`` by its nearest multiple of the identity, ``(tr A / n) I``.
 
     .. math::
-      A^{-1} G \approx G / P, \qquad P = \tfrac{1}{n} \mathbb{E} \lVert x \rVert^2
+      A^{-1} G \approx G / P, \qquad P = \tfrac{1}{n} \mathbb{E} \lVert x \rVert_2^2
 
     ``P`` is the mean square of the layer's input, so on inputs of unit mean square this is SGD,
     with SGD's learning rate. Normalized LMS divides by ``n P``: its step size is ``n`` times a
     learning rate here. State: one number a group.
 
     >>> import jax.numpy as jnp
-    >>> power = Scalar().observe(jnp.array([[1.0, 3.0]]))    # one row, squares 1 and 3
+    >>> power = jnp.array([2.0])                             # one row, squares 1 and 3
     >>> Scalar().normalize(power, jnp.ones((1, 2, 1)), eps=0.0).ravel().tolist()
     [0.5, 0.5]
 
+    Attributes:
+      order: 2 keeps the mean square. 1 keeps the mean magnitude, ``E‖x‖₁ / n``, which the paper's
+        INSGD-l1 puts in its place; the step then depends on the unit of the input.
+
+    Raises:
+      ValueError: if the order is another one.
+
     References:
-      Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6 (normalized LMS).
+      Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6 (normalized LMS). Atici, Pan,
+      Cetin (TMLR 2024) for order 1.
     """
 
-    def size(self, groups: int, inputs: int) -> int:
-        del inputs
-        return groups
+    order: int = 2
 
-    def observe(self, squares: Float[Array, "groups inputs"]) -> Float[Array, " groups"]:
-        return squares.mean(axis=1)
+    def __post_init__(self) -> None:
+        check_order(self.order)
+
+    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
+        del inputs
+        return (groups,)
+
+    def observe(self, seen: LayerInput) -> Sums:
+        sums, count = seen.sums(self.order)
+        return sums.mean(axis=1), count
 
     def feature_power(self, power: Float[Array, " groups"]) -> Float[Array, "groups 1 1"]:
         return power[:, None, None]

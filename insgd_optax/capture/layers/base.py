@@ -1,0 +1,79 @@
+"""What every kind of layer has: the weight's layout, and an input that can be asked for sums."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.layout import Step
+from insgd_optax.structures import LayerInput
+
+
+@runtime_checkable
+class RowInput(LayerInput, Protocol):
+    """The input of a layer: what a structure may ask, and one number for every row."""
+
+    def row_sums(self, order: int) -> Float[Array, "..."]:
+        """Sums of ``|x_i|**order`` over each row's inputs, to broadcast against the output."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """An equation that applies a weight to an input.
+
+    Attributes:
+      equation: the primitive's name.
+      weight: which operand is the weight.
+      input: which operands say what the input is.
+      steps: from the weight operand to ``(groups, inputs, outputs)``, read in order.
+      groups, inputs, outputs: those sizes.
+      look: from the input operands to what can be asked about them.
+    """
+
+    equation: str
+    weight: int
+    input: tuple[int, ...]
+    steps: tuple[Step, ...]
+    groups: int
+    inputs: int
+    outputs: int
+    look: Callable[..., RowInput]
+
+
+def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
+    """``|x|**order`` in float32, or float64 for float64: half precision would overflow."""
+    array = wide(array)
+    if order == 1:
+        return jnp.abs(array)
+    if jnp.iscomplexobj(array):
+        return jnp.square(jnp.real(array)) + jnp.square(jnp.imag(array))
+    return jnp.square(array)
+
+
+def wide(array: Array) -> Array:
+    """The numbers of an input in float32, or in float64 for float64, apart from the gradient."""
+    array = jax.lax.stop_gradient(array)
+    return array if jnp.iscomplexobj(array) else array.astype(wide_dtype(array.dtype))
+
+
+def wide_dtype(dtype: Any) -> Any:
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def applied_to_ones(
+    operation: Callable[[Array], Array], shape: tuple[int, ...], like: Array, dtype: Any
+) -> Float[Array, "..."]:
+    """The transpose of a linear operation, applied to ones: an array of the weight's shape.
+
+    The weight is made from ``like``, the layer's input, so that inside ``shard_map`` it varies
+    over the devices as the input does, and the sums stay those of this device.
+    """
+    one = jnp.zeros_like(like.ravel()[:1] if like.size else jnp.sum(like)[None], dtype)
+    weight = jnp.broadcast_to(one.reshape((1,) * len(shape)), shape)
+    output, transpose = jax.vjp(operation, weight)
+    (sums,) = transpose(jnp.ones_like(output))
+    return sums

@@ -1,0 +1,99 @@
+"""Matrix products: dense layers, attention projections, ensembles and every other einsum."""
+
+import dataclasses
+import functools
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.capture.compat import JaxprEqn, shape_of
+from insgd_optax.capture.layers.base import Layer, magnitudes, wide
+from insgd_optax.layout import Step
+from insgd_optax.structures import Signals, Sums
+
+
+def dot_layer(equation: JaxprEqn, weight: int, input: int) -> Layer:
+    contract, batch = equation.params["dimension_numbers"]
+    # In the order of the weight's axes, so that two uses of a leaf agree on the order of inputs.
+    batched = sorted(zip(batch[weight], batch[input], strict=True))
+    contracted = sorted(zip(contract[weight], contract[input], strict=True))
+    shape = shape_of(equation.invars[weight])
+    kept = [axis for axis, _ in batched + contracted]
+    free = [axis for axis in range(len(shape)) if axis not in kept]
+    inputs = math.prod(shape[axis] for axis, _ in contracted)
+    look = functools.partial(
+        DotInput,
+        group_axes=tuple(axis for _, axis in batched),
+        input_axes=tuple(axis for _, axis in contracted),
+        output_groups=tuple(batch[input]),
+        outputs_before=len(free) if weight == 0 else 0,
+        outputs_after=len(free) if weight == 1 else 0,
+    )
+    steps: tuple[Step, ...] = (("transpose", (*kept, *free)),)
+    sizes = math.prod(shape[axis] for axis, _ in batched), inputs, _size(shape, free)
+    return Layer("dot_general", weight, (input,), steps, *sizes, look)
+
+
+def _size(shape: tuple[int, ...], axes: list[int]) -> int:
+    return math.prod(shape[axis] for axis in axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class DotInput:
+    """The operand that a weight is multiplied with.
+
+    Attributes:
+      x: the operand.
+      group_axes: its batch axes, in the order of the weight's.
+      input_axes: its contracted axes, in the order of the weight's.
+      output_groups: its batch axes, in the order of the result's.
+      outputs_before, outputs_after: how many axes the weight adds to the result, between the
+        batch axes and the rows or after the rows.
+    """
+
+    x: Array
+    group_axes: tuple[int, ...]
+    input_axes: tuple[int, ...]
+    output_groups: tuple[int, ...]
+    outputs_before: int
+    outputs_after: int
+
+    has_positions = False
+
+    @property
+    def groups(self) -> int:
+        return math.prod(self.x.shape[axis] for axis in self.group_axes)
+
+    @property
+    def inputs(self) -> int:
+        return math.prod(self.x.shape[axis] for axis in self.input_axes)
+
+    @property
+    def row_axes(self) -> tuple[int, ...]:
+        kept = self.group_axes + self.input_axes
+        return tuple(axis for axis in range(self.x.ndim) if axis not in kept)
+
+    def sums(self, order: int) -> Sums:
+        axes = (*self.row_axes, *self.group_axes, *self.input_axes)
+        powers = jnp.transpose(magnitudes(self.x, order), axes)
+        sums = powers.sum(axis=range(len(self.row_axes))).reshape(self.groups, self.inputs)
+        rows = math.prod(self.x.shape[axis] for axis in self.row_axes)
+        return sums, jnp.full(self.groups, rows, sums.dtype)
+
+    def row_sums(self, order: int) -> Float[Array, "..."]:
+        powers = jnp.sum(magnitudes(self.x, order), axis=self.input_axes, keepdims=True)
+        axes = (*self.output_groups, *self.row_axes, *self.input_axes)
+        per_row = jnp.transpose(powers, axes)
+        groups = per_row.shape[: len(self.output_groups)]
+        rows = per_row.shape[len(groups) : len(groups) + len(self.row_axes)]
+        before, after = (1,) * self.outputs_before, (1,) * self.outputs_after
+        return per_row.reshape(*groups, *before, *rows, *after)
+
+    def signals(self) -> Signals:
+        axes = (*self.group_axes, *self.row_axes, *self.input_axes)
+        rows = jnp.transpose(wide(self.x), axes).reshape(self.groups, -1, self.inputs)
+        return rows[:, :, None, :], jnp.ones(self.groups, rows.dtype)
+
+    def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
+        return jnp.broadcast_to(channels, (self.groups, self.inputs))

@@ -1,0 +1,98 @@
+"""Table lookups: dense layers on one-hot inputs."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.capture.compat import JaxprEqn, dtype_of, shape_of
+from insgd_optax.capture.layers.base import Layer, applied_to_ones, wide_dtype
+from insgd_optax.layout import Step
+from insgd_optax.structures import Signals, Sums
+
+
+def lookup_layer(equation: JaxprEqn) -> Layer | None:
+    """The lookup of whole rows of a table; other slices are no layer."""
+    params, shape = equation.params, shape_of(equation.invars[0])
+    numbers, sizes = params.get("dimension_numbers"), params["slice_sizes"]
+    batched = numbers.operand_batching_dims if numbers else ()
+    table = [axis for axis in range(len(shape)) if axis not in batched]
+    looked_up = [axis for axis in table if sizes[axis] != shape[axis]]
+    # A table has two axes. An index into stacked kernels is a choice of a layer, not an input.
+    if len(table) != 2 or len(looked_up) != 1 or sizes[looked_up[0]] != 1:
+        return None
+    (index_axis,), (row_axis,) = looked_up, (axis for axis in table if axis not in looked_up)
+    order = (*batched, index_axis, row_axis)
+    dtype = wide_dtype(dtype_of(equation.outvars[0]))  # indices have no precision of their own
+
+    def look(*indices: Array) -> LookupInput:
+        return LookupInput(indices, shape, order, params, dtype)
+
+    groups, inputs = math.prod(shape[axis] for axis in batched), shape[index_axis]
+    operands = tuple(range(1, len(equation.invars)))
+    steps: tuple[Step, ...] = (("transpose", order),)
+    return Layer(equation.primitive.name, 0, operands, steps, groups, inputs, shape[row_axis], look)
+
+
+@dataclasses.dataclass(frozen=True)
+class LookupInput:
+    """Which rows of a table are read.
+
+    Attributes:
+      indices: the operands that say so.
+      table: the table's shape.
+      order: its axes as groups, inputs, outputs.
+      params: the equation's.
+      dtype: that of the sums.
+    """
+
+    indices: tuple[Array, ...]
+    table: tuple[int, ...]
+    order: tuple[int, ...]
+    params: dict[str, Any]
+    dtype: Any
+
+    has_positions = False
+
+    @property
+    def groups(self) -> int:
+        return math.prod(self.table[axis] for axis in self.order[:-2])
+
+    @property
+    def inputs(self) -> int:
+        return self.table[self.order[-2]]
+
+    def sums(self, order: int) -> Sums:
+        del order  # of ones and zeros every power is the same
+        counts = applied_to_ones(
+            self._lookup, self._one_output(self.table), self.indices[0], self.dtype
+        )
+        counts = jnp.transpose(counts, self.order).reshape(self.groups, self.inputs)
+        return counts, counts.sum(axis=1)
+
+    def row_sums(self, order: int) -> Float[Array, ""]:
+        del order
+        return jnp.ones((), self.dtype)
+
+    def signals(self) -> Signals:
+        """One of the one-hot rows, which are alike, for all of them."""
+        one_hot = jnp.zeros((self.groups, 1, 1, self.inputs), self.dtype).at[..., 0].set(1)
+        return one_hot, self.sums(2)[1]
+
+    def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
+        return jnp.broadcast_to(channels, (self.groups, self.inputs))
+
+    def _one_output(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        row_axis = self.order[-1]
+        return tuple(1 if axis == row_axis else size for axis, size in enumerate(sizes))
+
+    def _lookup(self, table: Array) -> Array:
+        numbers, sizes = self.params.get("dimension_numbers"), self.params["slice_sizes"]
+        sizes = self._one_output(sizes)
+        if numbers is None:
+            return jax.lax.dynamic_slice(table, self.indices, sizes)
+        mode = self.params["mode"]
+        return jax.lax.gather(table, self.indices[0], numbers, sizes, mode=mode)

@@ -1,0 +1,63 @@
+"""nlms: normalized LMS, the filter that INSGD comes from."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from insgd_optax.layout import Layout
+from insgd_optax.moments import InputMoments
+from insgd_optax.structures import Number, Scalar, safe_reciprocal
+from insgd_optax.transform import history_alone, normalize_by_history
+
+
+def nlms(
+    step_size: optax.ScalarOrSchedule,
+    eps: Number = 1e-8,
+    order: int = 2,
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Normalized LMS: the gradient divided by the power of this batch's input, with no history.
+
+    .. math::
+      W \leftarrow W - \mu \, G / (\varepsilon + \mathbb{E} \lVert x \rVert_p^p)
+
+    For one example, the loss :math:`e^2 / 2` and :math:`\varepsilon = 0` this is the filter of the
+    textbooks: stable for :math:`0 < \mu < 2`, and at :math:`\mu = 1` no error is left on the
+    example just seen. The expectation is over the rows that the layer saw in this batch.
+
+    >>> import jax.numpy as jnp
+    >>> import insgd_optax
+    >>> def loss_fn(params, x, target):
+    ...     return (x @ params["w"] - target) ** 2 / 2
+    >>> grad_fn = insgd_optax.value_and_grad(loss_fn, structure=insgd_optax.Scalar())
+    >>> params, x = {"w": jnp.zeros(2)}, jnp.array([3.0, 4.0])
+    >>> _, grads, input_stats = grad_fn(params, x, 5.0)      # e = -5, gradient -5 * [3, 4]
+    >>> tx = nlms(step_size=1.0, eps=0.0)
+    >>> updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+    >>> [round(float(u), 6) for u in updates["w"]]            # 5 * [3, 4] / 25: predicts 5
+    [0.6, 0.8]
+
+    Args:
+      step_size: :math:`\mu`, without unit.
+      eps: :math:`\varepsilon`, in the unit of the input's squared norm.
+      order: p; 2 for the squared l2 norm, 1 for the l1 norm.
+      layouts: the parameters' layouts, if their shapes do not suggest them.
+
+    Returns:
+      A transformation; capture with ``structure=insgd_optax.Scalar(order)``.
+
+    References:
+      Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6.
+    """
+
+    def divide(moments: InputMoments, power: Array, gradient: Array) -> Array:
+        divisor = moments.row_power(power) + jnp.asarray(eps, power.dtype)
+        return gradient * safe_reciprocal(divisor)
+
+    normalized = normalize_by_history(
+        Scalar(order), lambda weight: 0.0, history_alone, divide, layouts
+    )
+    return optax.chain(normalized, optax.scale_by_learning_rate(step_size))

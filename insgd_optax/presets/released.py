@@ -1,0 +1,78 @@
+"""released: the step of the INSGD authors' published code."""
+
+import math
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from insgd_optax.layout import Layout
+from insgd_optax.moments import InputMoments
+from insgd_optax.optimizers import decayed_weights, heavy_ball
+from insgd_optax.structures import Number, Released
+from insgd_optax.transform import history_alone, normalize_by_history, zero_unless_finite
+
+
+def released(
+    learning_rate: optax.ScalarOrSchedule,
+    order: int = 2,
+    momentum: Number = 0.9,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    nesterov: bool = False,
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""What the authors' released PyTorch code computes: for comparisons, not for training.
+
+    .. math::
+      b = \gamma b + (G + \lambda W), \qquad
+      W \leftarrow W - \eta \, \frac{\sqrt{1 + 10^{-6}}}{\sqrt{1 - \gamma} + 10^{-6}} \,
+      \frac{b}{\max(\log P, 0.01)}
+
+    with `insgd_optax.Released`'s ``P``, of the current batch alone. Leaves that are no layer's
+    weight take the step of plain SGD with momentum. The factor, 3.16 for a momentum of 0.9, is
+    that of an Adadelta accumulator which the code reads and never writes.
+
+    >>> import jax.numpy as jnp
+    >>> import insgd_optax
+    >>> structure = insgd_optax.Released(order=2)
+    >>> grad_fn = insgd_optax.value_and_grad(
+    ...     lambda params, x: jnp.sum(x @ params["w"]), structure=structure)
+    >>> params, x = {"w": jnp.zeros(3)}, jnp.array([[1.0, 2.0, 6.0]])   # P = 3 - 1 + 0.1
+    >>> _, grads, input_stats = grad_fn(params, x)
+    >>> tx = released(learning_rate=1.0, momentum=0.0)
+    >>> updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+    >>> round(float(updates["w"][0]), 3)                                # -1 / log 2.1
+    -1.348
+
+    Args:
+      learning_rate: :math:`\eta`.
+      order: p of the statistic; 1 or 2.
+      momentum: :math:`\gamma`.
+      weight_decay: :math:`\lambda`, added to the gradient, before momentum.
+      nesterov: whether to use Nesterov momentum, as PyTorch's SGD does.
+      layouts: the parameters' layouts, if their shapes do not suggest them.
+
+    Returns:
+      A transformation; capture with ``structure=insgd_optax.Released(order)``.
+
+    References:
+      https://github.com/SalihFurkan/INSGD, `insgd.py`.
+    """
+
+    structure = Released(order)
+
+    def divide(moments: InputMoments, power: Array, gradient: Array) -> Array:
+        undecayed = jnp.asarray(1 - momentum, power.dtype)
+        factor = math.sqrt(1 + 1e-6) / (jnp.sqrt(undecayed) + 1e-6)
+        per_feature = moments.kept.feature_power(power)[:, :, 0]
+        return factor * structure.normalize(per_feature, gradient, eps=0.0)
+
+    return optax.chain(
+        zero_unless_finite(),
+        decayed_weights(weight_decay),
+        heavy_ball(momentum, nesterov),
+        normalize_by_history(structure, lambda weight: 0.0, history_alone, divide, layouts),
+        optax.scale_by_learning_rate(learning_rate),
+    )
