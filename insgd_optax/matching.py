@@ -60,11 +60,10 @@ def check_per_example(
     asked: Any,
 ) -> None:
     """Raises a ValueError unless the rows of every captured gradient were divided as asked."""
-    recipe = (
-        f"Capture with\n    grad_fn = insgd_optax.value_and_grad(loss_fn, per_example={asked})\n"
-        "    loss, grads, input_stats = grad_fn(params, batch)\n"
-        "    updates, state = optimizer.update(grads, state, params, input_stats=input_stats)"
-    )
+    recipe = f"""Divide them before the average:
+    grad_fn = insgd_optax.value_and_grad(loss_fn, per_example=insgd_optax.{asked})
+    loss, grads, input_stats = grad_fn(params, batch)
+    updates, state = optimizer.update(grads, state, params, input_stats=input_stats)"""
     if not isinstance(input_stats, Mapping):
         raise ValueError(
             f"update() was called without input_stats, for {_listed(updates)}.\n{recipe}"
@@ -73,8 +72,9 @@ def check_per_example(
         moments = input_stats.get(path)
         if moments is not None and moments.per_example != asked:
             raise ValueError(
-                f"The gradient of '{path}' of shape {jnp.shape(leaf)} was captured with "
-                f"per_example={moments.per_example}, but this preset needs {asked}. {recipe}"
+                f"The rows of '{path}' of shape {jnp.shape(leaf)} were captured with "
+                f"per_example={moments.per_example}, but the preset is for insgd_optax.{asked}. "
+                f"{recipe}"
             )
 
 

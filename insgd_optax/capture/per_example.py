@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from insgd_optax.capture.layers import Layer
-from insgd_optax.structures import check_order
+from insgd_optax.structures import check_is_static, check_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class PerExample:
 
     Raises:
       ValueError: if a number is negative or the order another one.
+      TypeError: if one is an array.
     """
 
     exponent: int | float = 1
@@ -44,6 +46,7 @@ class PerExample:
     def __post_init__(self) -> None:
         check_order(self.order)
         for name in ("exponent", "eps"):
+            check_is_static(name, getattr(self, name))
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}.")
 
@@ -90,7 +93,7 @@ def with_scaled_rows(
 
 
 def _scaled(cotangent: Array, scale: Float[Array, "..."]) -> Array:
-    dtype = jnp.promote_types(cotangent.dtype, scale.dtype)
+    dtype = np.promote_types(cotangent.dtype, scale.dtype)
     scaled = cotangent.astype(dtype) * scale.astype(dtype)
     if cotangent.dtype == jnp.float16:  # a small norm would take it past the largest number
         largest = float(jnp.finfo(jnp.float16).max)

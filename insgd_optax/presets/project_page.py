@@ -61,12 +61,12 @@ def project_page(
 
     def update_fn(
         updates: Any,
-        state: optax.EmptyState,
+        state: Any,
         params: Any = None,
         *,
         input_stats: Mapping[str, Any] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, optax.EmptyState]:
+    ) -> tuple[Any, Any]:
         del params, extra_args
         check_per_example(named_leaves(updates), input_stats, asked)
         return updates, state

@@ -91,10 +91,20 @@ def check_structure(structure: object) -> None:
         )
 
 
-def check_order(order: int) -> None:
-    """Raises a ValueError unless the order is that of a norm the sources use."""
+def check_order(order: object) -> None:
+    """Raises unless the order is that of a norm the sources use."""
+    check_is_static("order", order)
     if order not in (1, 2):
         raise ValueError(f"order must be 1 (the l1 norm) or 2 (the l2 norm), not {order!r}.")
+
+
+def check_is_static(name: str, setting: object) -> None:
+    """Raises a TypeError unless a setting that decides what is traced is a Python number."""
+    if not isinstance(setting, int | float):
+        raise TypeError(
+            f"{name} must be a Python number, not {type(setting).__name__}. With "
+            f"optax.inject_hyperparams pass static_args=('{name}',)."
+        )
 
 
 def safe_reciprocal(power: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,7 +1,6 @@
 """Diagonal: one power a feature, as in transform-domain LMS."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -32,7 +31,9 @@ class Diagonal:
       Narayan, Peterson, Narasimha, "Transform domain LMS algorithm", IEEE TASSP 31 (1983).
     """
 
-    order: ClassVar[int] = 2
+    @property
+    def order(self) -> int:
+        return 2
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs
