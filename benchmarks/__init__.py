@@ -1,1 +1,1 @@
-"""Benchmarks: each prints the ratios of one run, side by side on one machine."""
+"""Benchmarks: cost side by side on one machine, and theory beside what is measured."""

@@ -1,0 +1,25 @@
+"""What theory says of normalized filters beside what the library does: a page with figures.
+
+    python -m benchmarks.theory [--out docs]
+
+Writes ``theory.md`` and ``figures/theory-*.png``. Takes about a minute on two cores.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+
+from benchmarks.theory.page import write_page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes the page on theory and its figures.")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (default docs)")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    write_page(options.out)
+
+
+if __name__ == "__main__":
+    main()

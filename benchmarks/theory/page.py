@@ -1,0 +1,159 @@
+"""The page: every theorem's docstring, its numbers and its figure."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import insgd_optax as insgd
+from benchmarks.theory import (
+    convolution,
+    identities,
+    lms,
+    mean_square,
+    spectrum,
+    stability,
+    variants,
+)
+from benchmarks.theory.check import Check, number
+from benchmarks.theory.figures import write_figures
+
+Experiment = Callable[[], list[Check]]
+
+SECTIONS: tuple[Experiment | str, ...] = (
+    identities.t1,
+    identities.t2,
+    identities.t3,
+    mean_square.t4,
+    mean_square.t5,
+    variants.t6,
+    mean_square.t7,
+    mean_square.t8,
+    mean_square.t9,
+    stability.t10,
+    lms.t11,
+    "T12. Affine projection. Waits for a structure that keeps the rows of a batch.",
+    "T13. Affine projection is the full second moment. Waits for a structure that keeps it.",
+    identities.t14,
+    "T15. Recursive least squares. Waits for a structure that keeps the full second moment.",
+    "T16. Transform-domain LMS. Waits for a structure with a transform before its diagonal.",
+    variants.t17,
+    variants.t18,
+    variants.t19,
+    variants.t20,
+    identities.t21,
+    convolution.t22,
+    stability.guard,
+    spectrum.structures,
+)
+
+# Below which section a figure stands, and what it shows.
+FIGURES = {
+    mean_square.t4: ("learning-curves", "Learning curves of normalized LMS for four step sizes"),
+    mean_square.t9: ("misadjustment", "Excess error against the step size"),
+    stability.guard: ("stability", "Stability bounds of T8, and the worst growth of a step"),
+    spectrum.structures: ("structures", "Eigenvalues and the slowest mode with each structure"),
+}
+
+INTRODUCTION = """\
+# What theory says, and what the library does
+
+This page is made by a command, which runs every experiment through the public functions, writes
+this file and draws the figures:
+
+    python -m benchmarks.theory
+
+The setting is that of adaptive filters: one linear layer with one output, whose target is
+y = x·w* + v, with inputs x of d features and noise v of variance s². The error is e = y - x·w, the
+loss e²/2, averaged over the b examples of a batch, and w̃ = w* - w is what the weights are off.
+Before a step e_a = x·w̃, after it e_p. *Normalized LMS* (NLMS) is `insgd.nlms(μ, eps=0.0)`. A
+*running power* is `insgd.insgd(μ / d, structure=insgd.Scalar(), momentum=None, guard=False)`:
+`Scalar` divides by ‖x‖² / d. Where a theorem needs E‖x‖² exactly, the captured sums are replaced by
+it. Learning goes on for as long as w̃ gets shorter, so most theorems are about ‖w̃‖².
+
+Numbers have four digits, and what is below 10⁻⁹ is written as 0. All are in float64. Seeds stand in
+the code of each experiment, so that a run gives the same numbers again. A prediction with ≤ or ≥ is
+a bound. Made with {versions}.
+
+The first theorem, by hand:
+
+```python
+import jax.numpy as jnp
+import insgd_optax as insgd
+
+x, target = jnp.array([3.0, -1.0, 2.0]), 5.0
+params = {{"w": jnp.array([0.5, 0.0, -1.0])}}
+grad_fn = insgd.value_and_grad(
+    lambda params, x: (target - x @ params["w"]) ** 2 / 2, structure=insgd.Scalar()
+)
+_, grads, input_stats = grad_fn(params, x)
+tx = insgd.nlms(0.5, eps=0.0)
+updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+before = target - x @ params["w"]
+after = target - x @ (params["w"] + updates["w"])
+assert abs(after / before - (1 - 0.5)) < 1e-6
+```
+"""
+
+
+def experiments() -> list[Experiment]:
+    return [section for section in SECTIONS if not isinstance(section, str)]
+
+
+def versions() -> str:
+    made_with = {
+        "insgd_optax": insgd.__version__,
+        "jax": jax.__version__,
+        "optax": optax.__version__,
+        "numpy": np.__version__,
+    }
+    return ", ".join(f"{name} {version}" for name, version in made_with.items())
+
+
+def table(checks: list[Check]) -> str:
+    signs = {"equal": "", "at most": "≤ ", "at least": "≥ "}
+    lines = ["| | predicted | measured |", "|---|---:|---:|"]
+    for check in checks:
+        label = check.label.replace("|", "\\|")
+        predicted = signs[check.kind] + number(check.predicted)
+        lines.append(f"| {label} | {predicted} | {number(check.measured)} |")
+    return "\n".join(lines)
+
+
+def heading(experiment: Experiment) -> str:
+    """The first line of the docstring."""
+    return "### " + (inspect.getdoc(experiment) or "").partition("\n")[0].removesuffix(".")
+
+
+def section(experiment: Experiment) -> str:
+    """The docstring with its first line as a heading, the figure if there is one, the numbers.
+
+    Raises:
+      RuntimeError: if a prediction does not hold: the page shows none that does not.
+    """
+    title, _, text = (inspect.getdoc(experiment) or "").partition("\n")
+    checks = experiment()
+    if failed := [check for check in checks if not check.holds]:
+        raise RuntimeError(f"{title}\n" + "\n".join(map(str, failed)))
+    parts = [heading(experiment), text.strip().replace("Source: ", "*Source:* "), table(checks)]
+    if experiment in FIGURES:
+        name, caption = FIGURES[experiment]
+        parts.append(f"![{caption}](figures/theory-{name}.png)")
+    return "\n\n".join(parts)
+
+
+def write_page(folder: Path) -> None:
+    """Writes ``theory.md`` and ``figures/theory-*.png``."""
+    parts = [INTRODUCTION.format(versions=versions())]
+    for entry in SECTIONS:
+        if isinstance(entry, str):
+            name, waits = entry.rsplit(". ", 1)
+            parts.append(f"### {name}\n\n{waits}")
+        else:
+            parts.append(section(entry))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "theory.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    write_figures(folder / "figures")

@@ -1,0 +1,126 @@
+"""What each structure does to the spread of the eigenvalues that a layer learns with."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+import insgd_optax as insgd
+from benchmarks.theory.check import Check
+from benchmarks.theory.filters import normal
+
+# Three latent numbers behind six features, in units that differ by up to a factor of 30.
+SCALES = (1.0, 3.0, 0.2, 1.0, 6.0, 0.5)
+STRUCTURES: dict[str, insgd.Structure | None] = {
+    "plain gradient": None,
+    "Scalar": insgd.Scalar(),
+    "Diagonal": insgd.Diagonal(),
+}
+
+
+class Spectrum(NamedTuple):
+    """Of the matrix that maps w̃ to the normalized gradient, largest eigenvalue first.
+
+    Attributes:
+      values: the eigenvalues.
+      curve: the length of the slowest mode, after every step with the rate ``1 / values[0]``.
+    """
+
+    values: Float[np.ndarray, " features"]
+    curve: Float[np.ndarray, " steps"]
+
+    @property
+    def spread(self) -> float:
+        return float(self.values[0] / self.values[-1])
+
+
+def features() -> Float[Array, "rows features"]:
+    mixed = normal(60, 2000, 3) @ normal(61, 3, 6) + 0.7 * normal(62, 2000, 6)
+    return mixed * jnp.asarray(SCALES)[None]
+
+
+def half_mean_square(params: Any, inputs: Array) -> Array:
+    return jnp.mean(inputs @ params["w"] * (inputs @ params["w"])) / 2
+
+
+def normalized(structure: insgd.Structure | None, inputs: Array, gradients: Array) -> Array:
+    """What the transformation makes of gradients, one a row, on a batch with these inputs."""
+    params = {"w": jnp.zeros((inputs.shape[1], 1))}
+    kept = structure or insgd.Scalar()
+    _, _, input_stats = insgd.value_and_grad(half_mean_square, structure=kept)(params, inputs)
+    plain = optax.with_extra_args_support(optax.identity())
+    tx: Any = insgd.scale_by_input(structure) if structure else plain
+
+    def of_one(gradient: Array) -> Array:
+        whole = {"w": gradient[:, None]}
+        updates, _ = tx.update(whole, tx.init(params), params, input_stats=input_stats)
+        return updates["w"][:, 0]
+
+    return jax.vmap(of_one)(gradients)
+
+
+@functools.cache
+def spectrum(structure: insgd.Structure | None, steps: int = 60) -> Spectrum:
+    """Finds the matrix by giving the transformation every unit vector as a gradient."""
+    inputs = features()
+    divided = np.asarray(normalized(structure, inputs, jnp.eye(inputs.shape[1]))).T
+    second_moment = np.asarray(inputs.T @ inputs / inputs.shape[0])
+    found = np.linalg.eig(divided @ second_moment)
+    order = np.argsort(-np.real(found.eigenvalues))
+    values, vectors = np.real(found.eigenvalues)[order], np.real(found.eigenvectors)[:, order]
+    error, curve = jnp.asarray(vectors[:, -1]), []
+    gradient = jax.jit(lambda w: normalized(structure, inputs, _gradient(inputs, w)[None])[0])
+    for _ in range(steps):
+        curve.append(float(jnp.linalg.norm(error)))
+        error = error - gradient(error) / float(values[0])
+    return Spectrum(values, np.asarray(curve))
+
+
+def _gradient(inputs: Array, weights: Array) -> Array:
+    return jax.grad(half_mean_square)({"w": weights[:, None]}, inputs)["w"][:, 0]
+
+
+def slowest_mode(found: Spectrum) -> Float[np.ndarray, " steps"]:
+    """The curve that the eigenvalues predict."""
+    return (1 - 1 / found.spread) ** np.arange(len(found.curve))
+
+
+def structures() -> list[Check]:
+    """The structures. Scalar keeps the eigenvalue spread, and Diagonal takes the units out of it.
+
+    A step is w̃ → (I - η M R) w̃, R being the second moment of the input and M what the structure
+    divides by. With the best safe rate, η = 1 / λ_max(M R), the slowest mode has the factor
+
+        1 - λ_min / λ_max of M R
+
+    M = n I / tr R changes no ratio of eigenvalues: Scalar makes the rate independent of the unit
+    of the layer, and leaves features of different units as far apart as they were. M = 1 / diag R
+    gives every feature the same unit, and leaves their correlation. The predictions are made with
+    Diagonal's default shrinkage of each power to the layer's mean power, ε = 0.01.
+
+    Source: derived here; Diagonal is transform-domain LMS without its transform.
+    """
+    found = {name: spectrum(structure) for name, structure in STRUCTURES.items()}
+    inputs = np.asarray(features())
+    power = np.mean(inputs**2, axis=0)
+    shrunk = (power + 0.01 * power.mean()) / 1.01
+    plain, diagonal = _spread(inputs), _spread(inputs / np.sqrt(shrunk))
+    predicted = {"plain gradient": plain, "Scalar": plain, "Diagonal": diagonal}
+    checks = [
+        Check(f"spread, {name}", predicted[name], found[name].spread, 1e-8 * predicted[name])
+        for name in found
+    ]
+    for name, result in found.items():
+        label = f"slowest mode after {len(result.curve) - 1} steps, {name}"
+        checks.append(Check(label, float(slowest_mode(result)[-1]), result.curve[-1], 1e-9))
+    return checks
+
+
+def _spread(inputs: Float[np.ndarray, "rows features"]) -> float:
+    """Of the eigenvalues of the second moment, from the singular values of the inputs."""
+    values = np.linalg.svd(inputs, compute_uv=False)
+    return float((values[0] / values[-1]) ** 2)

@@ -1,0 +1,1 @@
+"""What theory says of normalized filters, as tests of the library's transformations."""

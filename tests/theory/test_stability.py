@@ -1,0 +1,19 @@
+"""The largest stable step size, and what each structure does to the slowest mode."""
+
+from benchmarks.theory import spectrum, stability
+from theory.holding import assert_holds
+
+
+def test_full_batches_are_stable_up_to_the_trace_over_the_largest_eigenvalue():
+    """T10. μ < 2 tr(R)/λ_max(R), from 2 to 2d; slowest mode 1 - μ λ_min/tr(R). Derived there."""
+    assert_holds(stability.t10())
+
+
+def test_the_guard_keeps_heavy_tailed_steps_from_growing_and_its_absence_does_not():
+    """The guard. λ_max of a batch is at most its power, so no step is expansive. Derived there."""
+    assert_holds(stability.guard())
+
+
+def test_only_diagonal_narrows_the_spread_of_the_eigenvalues():
+    """The structures. Scalar changes no ratio of eigenvalues, Diagonal divides out the units."""
+    assert_holds(spectrum.structures())
