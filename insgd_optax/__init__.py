@@ -7,17 +7,22 @@ from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import insgd
 from insgd_optax.presets import nlms, paper, project_page, released
-from insgd_optax.structures import Diagonal, Released, Scalar, Structure
-from insgd_optax.transform import ScaleByInputState, scale_by_input
+from insgd_optax.structures import Diagonal, Full, MeanVariance, Released, Scalar, Structure
+from insgd_optax.tracking import ScaleByInputState
+from insgd_optax.transform import scale_by_input
+from insgd_optax.white_inputs import OnWhiteInputsState, on_white_inputs
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Diagonal",
     "Explanation",
+    "Full",
     "InputMoments",
     "Layout",
     "LeafReport",
+    "MeanVariance",
+    "OnWhiteInputsState",
     "PerExample",
     "Released",
     "Scalar",
@@ -26,6 +31,7 @@ __all__ = [
     "explain",
     "insgd",
     "nlms",
+    "on_white_inputs",
     "paper",
     "project_page",
     "released",

@@ -13,15 +13,16 @@ from jaxtyping import Array, Float, Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.room import room_for
+from insgd_optax.room import Room, room_for
 from insgd_optax.structures import Number, Structure
 
 
 class Slot(NamedTuple):
-    """The parts of the packed vectors that belong to a leaf: its numbers and its groups."""
+    """The parts of the packed vectors that belong to a leaf."""
 
     numbers: slice
     groups: slice
+    factors: slice
 
 
 class Batch(NamedTuple):
@@ -76,20 +77,19 @@ def slots_for(
     leaves: Sequence[tuple[str, Any]], structure: Structure, layouts: Mapping[str, Layout]
 ) -> dict[str, Slot]:
     """The slot of every leaf. In the order of paths: containers order their leaves differently."""
-    slots, numbers, groups = {}, 0, 0
+    slots, start = {}, Room(0, 0, 0)
     for path, leaf in sorted(leaves, key=lambda named: named[0]):
-        more_numbers, more_groups = room_for(structure, jnp.shape(leaf), layouts.get(path))
-        slots[path] = Slot(
-            slice(numbers, numbers + more_numbers), slice(groups, groups + more_groups)
-        )
-        numbers, groups = numbers + more_numbers, groups + more_groups
+        room = room_for(structure, jnp.shape(leaf), layouts.get(path))
+        end = Room(*(a + b for a, b in zip(start, room, strict=True)))
+        slots[path] = Slot(*(slice(a, b) for a, b in zip(start, end, strict=True)))
+        start = end
     return slots
 
 
-def totals(slots: Mapping[str, Slot]) -> tuple[int, int]:
+def totals(slots: Mapping[str, Slot]) -> Room:
     """How long the packed vectors are."""
-    numbers = max((slot.numbers.stop for slot in slots.values()), default=0)
-    return numbers, max((slot.groups.stop for slot in slots.values()), default=0)
+    ends = [[part.stop for part in slot] for slot in slots.values()]
+    return Room(*(max(stops) for stops in zip(*ends, strict=True))) if ends else Room(0, 0, 0)
 
 
 def pack(
@@ -118,9 +118,9 @@ def pack(
     return Batch(jnp.concatenate(sums), jnp.concatenate(count), np.concatenate(group_of))
 
 
-def unpack(packed: Float[Array, " numbers"], slot: Slot, like: Array) -> Float[Array, "..."]:
-    """A leaf's part of a packed vector, in the shape of its sums."""
-    return packed[slot.numbers][: like.size].reshape(like.shape)
+def unpack(packed: Float[Array, " _"], part: slice, like: Any) -> Float[Array, "..."]:
+    """A leaf's part of a packed vector, in the shape of an array or a `ShapeDtypeStruct`."""
+    return packed[part][: like.size].reshape(like.shape)
 
 
 def _check_room(path: str, slot: Slot, moments: InputMoments) -> None:

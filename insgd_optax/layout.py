@@ -31,6 +31,7 @@ class Layout:
         several leaves, a table used in two ways). Only a single number can then be kept for the
         leaf. It is taken apart as one row, and ``inputs`` is how many inputs its layer has (the
         fewest, if it has several layers).
+      one_hot: whether the layer's input is one-hot, a lookup's. Its second moment is diagonal.
     """
 
     shape: tuple[int, ...]
@@ -39,6 +40,7 @@ class Layout:
     inputs: int
     outputs: int
     exact: bool = True
+    one_hot: bool = False
 
     @classmethod
     def of_matrix(cls, shape: tuple[int, int]) -> "Layout":

@@ -9,7 +9,7 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Structure
 
 RECIPE = """Get the statistics with the gradient and pass them on:
-    grad_fn = insgd_optax.value_and_grad(loss_fn, structure={structure})
+    grad_fn = insgd_optax.value_and_grad(loss_fn, structure=insgd_optax.{structure})
     loss, grads, input_stats = grad_fn(params, batch)
     updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
 A wrapper that drops extra arguments (optax.contrib.sam, optax.lookahead, Flax's
@@ -70,11 +70,11 @@ def check_per_example(
         )
     for path, leaf in updates:
         moments = input_stats.get(path)
-        if moments is not None and moments.per_example != asked:
+        given = getattr(moments, "per_example", None)
+        if _is_missing(path, leaf, input_stats) or (moments is not None and given != asked):
             raise ValueError(
                 f"The rows of '{path}' of shape {jnp.shape(leaf)} were captured with "
-                f"per_example={moments.per_example}, but the preset is for insgd_optax.{asked}. "
-                f"{recipe}"
+                f"per_example={given}, but the preset is for insgd_optax.{asked}. {recipe}"
             )
 
 
@@ -98,9 +98,15 @@ def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure) -> Non
     if moments.structure != structure:
         raise ValueError(
             f"The statistics of '{path}' of shape {jnp.shape(leaf)} were captured for "
-            f"{moments.structure}, but the transformation is for {structure}. Pass "
-            f"structure={structure} to value_and_grad, or structure={moments.structure} to the "
-            "transformation."
+            f"{moments.structure}, but the transformation is for {structure}. Call "
+            f"value_and_grad(..., structure=insgd_optax.{structure}), or make the transformation "
+            f"for insgd_optax.{moments.structure}."
+        )
+    if moments.per_example is not None:
+        raise ValueError(
+            f"The rows of '{path}' of shape {jnp.shape(leaf)} were divided already, by "
+            f"per_example={moments.per_example}. Capture without per_example, or use "
+            "insgd_optax.project_page or plain SGD, which divide no more."
         )
     if moments.layout.shape != jnp.shape(leaf):
         raise ValueError(

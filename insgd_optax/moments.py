@@ -30,9 +30,11 @@ class InputMoments:
 
     Attributes:
       sums: ``(groups, ...)``, sums over rows of what the structure keeps; float32, or float64
-        where the input is. `Scalar`: ``(groups,)``, the sum of each row's mean square.
-        `Diagonal`: ``(groups, inputs)``, the sum of each feature's square.
-      count: ``(groups,)``, the number of rows.
+        where the input is. `Scalar`: ``(groups,)``, the mean over features of each one's square
+        (magnitude, for order 1). `Diagonal`: ``(groups, inputs)``, each feature's square. The
+        other structures say so in their own text.
+      count: ``(groups,)``, the number of rows (of examples, where `Released` keeps a
+        convolution's).
       layout: how the leaf is seen as its layer's matrices (static).
       structure: the structure that was asked for (static). A leaf without an exact layout is
         kept as `Scalar` all the same.
@@ -62,7 +64,7 @@ class InputMoments:
         return self.layout.inputs * self.kept.feature_power(power)
 
     def per_weight(self) -> Float[Array, "..."]:
-        """For every weight, the mean square of the input that it multiplies: the leaf's shape."""
+        """For every weight, the mean power of the input that it multiplies: the leaf's shape."""
         layout = self.layout
         power = self.kept.feature_power(self.mean())
         return layout.merge(jnp.broadcast_to(power, layout.matrices))
@@ -70,4 +72,4 @@ class InputMoments:
 
 def kept_structure(structure: Structure, layout: Layout) -> Structure:
     """The structure that a leaf of this layout gets: one number where there is no exact layout."""
-    return structure if layout.exact else Scalar(structure.order)
+    return structure.for_layer(layout) if layout.exact else Scalar(structure.order)

@@ -7,6 +7,7 @@ the groups of a convolution. A layout that is known is taken as it is.
 """
 
 import math
+from typing import NamedTuple
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
@@ -16,36 +17,53 @@ from insgd_optax.structures import Structure
 SMALL = 4096
 
 
-def room_for(
-    structure: Structure, shape: tuple[int, ...], layout: Layout | None = None
-) -> tuple[int, int]:
-    """How many numbers a leaf's history takes, and how many groups it has, at most.
+class Room(NamedTuple):
+    """What a leaf takes of the packed state, at most.
+
+    Attributes:
+      numbers: of its history.
+      groups: how many groups it has.
+      factors: numbers of the factor that is kept between refreshes.
+    """
+
+    numbers: int
+    groups: int
+    factors: int
+
+
+def room_for(structure: Structure, shape: tuple[int, ...], layout: Layout | None = None) -> Room:
+    """How much room a leaf gets.
 
     >>> from insgd_optax import Diagonal, Scalar
-    >>> room_for(Diagonal(), (784, 10)), room_for(Scalar(), (784, 10))
-    ((784, 1), (1, 1))
-    >>> room_for(Scalar(), (12, 768, 768))       # twelve layers, stacked
-    (12, 12)
-    >>> room_for(Diagonal(), (3, 3, 64, 128), Layout((3, 3, 64, 128), (), 1, 576, 128))
-    (576, 1)
+    >>> room_for(Diagonal(), (784, 10)).numbers, room_for(Scalar(), (784, 10)).numbers
+    (784, 1)
+    >>> room_for(Scalar(), (12, 768, 768)).groups          # twelve layers, stacked
+    12
+    >>> room_for(Diagonal(), (3, 3, 64, 128), Layout((3, 3, 64, 128), (), 1, 576, 128)).numbers
+    576
     """
-    if layout is not None:
-        kept = kept_structure(structure, layout)
-        return math.prod(kept.shape(layout.groups, layout.inputs)), layout.groups
-    readings = _readings(shape)
-    numbers = max(math.prod(structure.shape(*reading)) for reading in readings)
-    return numbers, max(groups for groups, _ in readings)
+    layouts = [layout] if layout is not None else _readings(shape)
+    rooms = [_exact_room(kept_structure(structure, reading), reading) for reading in layouts]
+    return Room(*(max(sizes) for sizes in zip(*rooms, strict=True)))
 
 
-def _readings(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The usual numbers of groups and inputs of a leaf of this shape."""
+def _exact_room(kept: Structure, layout: Layout) -> Room:
+    numbers = math.prod(kept.shape(layout.groups, layout.inputs))
+    return Room(numbers, layout.groups, numbers if kept.refresh_every > 1 else 0)
+
+
+def _readings(shape: tuple[int, ...]) -> list[Layout]:
+    """The usual layouts of a leaf of this shape."""
     if len(shape) <= 2 or 0 in shape:
-        return [(1, size) for size in shape] or [(1, 1)]
-    pairs = [shape[:2], shape[-2:]]
-    if math.prod(shape) > SMALL:
-        # A kernel's channels outnumber its positions, and a layer's width its neighbors' depth.
-        pairs = [max(pairs, key=lambda pair: sorted(pair, reverse=True))]
-    return [reading for pair in pairs for reading in _readings_of_channels(shape, pair)]
+        sizes = [(1, size) for size in shape] or [(1, 1)]
+    else:
+        pairs = [shape[:2], shape[-2:]]
+        if math.prod(shape) > SMALL:
+            # A kernel's channels outnumber its positions, a layer's width its neighbors' depth.
+            pairs = [max(pairs, key=lambda pair: sorted(pair, reverse=True))]
+        sizes = [reading for pair in pairs for reading in _readings_of_channels(shape, pair)]
+    outputs = [math.prod(shape) // max(1, groups * inputs) for groups, inputs in sizes]
+    return [Layout(shape, (), *size, out) for size, out in zip(sizes, outputs, strict=True)]
 
 
 def _readings_of_channels(

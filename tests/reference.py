@@ -125,10 +125,17 @@ def shared(*uses: Power) -> Power:
     return Power(np.asarray(total / rows), rows, uses[0].groups)
 
 
-def pooled(leaf_shape: Sequence[int], *uses: Power) -> Power:
-    """One number for a leaf without a layout: each row counts once, by its mean over inputs."""
+def pooled(leaf_shape: Sequence[int], *uses: Power, inputs: Sequence[int] = ()) -> Power:
+    """One number for a leaf without a layout: the mean power of a row, over the fewest inputs.
+
+    `inputs` are those of each use, where they differ.
+    """
+    shares = [number / min(inputs) for number in inputs] or [1.0] * len(uses)
     rows = sum(use.rows * use.groups for use in uses)
-    total = sum(use.rows * use.groups * use.mean_square.mean() for use in uses)
+    total = sum(
+        share * use.rows * use.groups * use.mean_square.mean()
+        for share, use in zip(shares, uses, strict=True)
+    )
     return Power(np.full(leaf_shape, total / rows), rows, 1)
 
 

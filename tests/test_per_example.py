@@ -339,3 +339,14 @@ def test_a_setting_that_is_none_of_them_is_an_error():
         insgd.PerExample(eps=-1.0)
     with pytest.raises(ValueError, match="order must be 1"):
         insgd.PerExample(order=3)
+
+
+def test_an_infinite_half_precision_cotangent_stays_infinite():
+    """Dynamic loss scaling looks for it."""
+
+    def loss(params, x):
+        return jnp.sum(x @ params["w"]).astype(jnp.float32) * 1e6
+
+    params, x = {"w": jnp.ones((2, 1), jnp.float16)}, jnp.full((3, 2), 2.0, jnp.float16)
+    _, grads, _ = insgd.value_and_grad(loss, per_example=True)(params, x)
+    assert bool(jnp.all(jnp.isinf(grads["w"])))

@@ -355,20 +355,6 @@ def test_paper_takes_no_step_where_the_power_is_zero_whatever_the_gradient():
     np.testing.assert_allclose(updates["c"], -0.1 * ones["c"])
 
 
-@every_preset
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-def test_a_preset_keeps_the_dtype_of_parameters_and_state(name, dtype):
-    tx, capture = PRESETS[name]
-    params, (x, y) = mlp("float32", 1)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    grad_fn = insgd.value_and_grad(mlp_loss, **capture)
-    state = tx.init(params)
-    _, grads, stats = grad_fn(params, x[0].astype(dtype), y[0])
-    updates, after = tx.update(grads, state, params, input_stats=stats)
-    assert jax.tree.map(jnp.result_type, updates) == jax.tree.map(jnp.result_type, params)
-    assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
-
-
 @pytest.mark.parametrize(
     "make", [insgd.Scalar, insgd.Released, lambda order: insgd.nlms(0.1, order=order)]
 )
@@ -383,3 +369,79 @@ def test_a_preset_for_another_order_than_the_capture_is_an_error_that_names_the_
     tx = insgd.paper(0.1, order=2)
     with pytest.raises(ValueError, match=r"'a' of shape \(20, 16\).*Scalar\(order=2\)"):
         tx.update(grads, tx.init(params), params, input_stats=stats)
+
+
+def test_a_lookup_and_a_head_that_share_a_table_have_the_mean_power_of_their_rows():
+    params = {"table": normal(0, (7, 4), "float64")}
+    tokens, hidden = jnp.asarray([0, 3, 3, 6, 1]), normal(1, (9, 4), "float64")
+
+    def loss(params, tokens, hidden):
+        looked_up = jnp.sum(jnp.sin(params["table"][tokens]))
+        return looked_up + jnp.sum(jnp.sin(hidden @ params["table"].T))
+
+    grad_fn = insgd.value_and_grad(loss, structure=insgd.Scalar())
+    _, grads, stats = grad_fn(params, tokens, hidden)
+    tx = insgd.nlms(0.1, eps=0.0)
+    updates, _ = tx.update(grads, tx.init(params), params, input_stats=stats)
+    power = (5 * 1.0 + float(jnp.sum(hidden**2))) / (5 + 9)  # one-hot rows have power one
+    np.testing.assert_allclose(updates["table"], -0.1 * grads["table"] / power, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["paper", "released"])
+def test_a_layer_that_was_never_reached_only_decays(name):
+    make = {"paper": insgd.paper, "released": insgd.released}[name]
+    params = {"w": normal(0, (4, 3), "float64"), "v": normal(1, (4, 3), "float64")}
+
+    def loss(params, x, taken):
+        branches = [lambda x: jnp.sum(x @ params["w"]), lambda x: jnp.sum(x @ params["v"])]
+        return jax.lax.switch(taken, branches, x)
+
+    capture = {"paper": insgd.Scalar(), "released": insgd.Released()}[name]
+    grad_fn = insgd.value_and_grad(loss, structure=capture)
+    _, grads, stats = grad_fn(params, normal(2, (5, 4), "float64"), jnp.asarray(0))
+    tx = make(0.1, weight_decay=0.01)
+    updates, _ = tx.update(grads, tx.init(params), params, input_stats=stats)
+    np.testing.assert_allclose(updates["v"], -0.1 * 0.01 * params["v"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["nlms", "paper", "released"])
+def test_rows_that_were_divided_already_are_an_error(name):
+    tx, capture = PRESETS[name]
+    params, ((x, *_), (y, *_)) = mlp("float64", 1)
+    _, grads, stats = insgd.value_and_grad(mlp_loss, per_example=True, **capture)(params, x, y)
+    with pytest.raises(ValueError, match=r"'a' of shape \(20, 16\) were divided already"):
+        tx.update(grads, tx.init(params), params, input_stats=stats)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("stats", [{}, {"a": 3.0, "b": 3.0}], ids=["empty", "of_numbers"])
+def test_project_page_refuses_statistics_that_are_none(stats):
+    params, _ = mlp("float64", 1)
+    tx = insgd.project_page(0.1)
+    with pytest.raises(ValueError, match=r"'a' of shape \(20, 16\)(?s:.*)insgd_optax.PerExample"):
+        tx.update(params, tx.init(params), params, input_stats=stats)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: insgd.nlms(0.1, eps=-1.0), "eps must be at least 0"),
+        (lambda: insgd.paper(0.1, decay=1.0), "decay must be in"),
+        (lambda: insgd.paper(0.1, epsilon=0.0), "epsilon must be positive"),
+        (lambda: insgd.paper(0.1, dampening=2.0), "dampening must be from 0 to 1"),
+        (lambda: insgd.paper(0.1, momentum=-0.1), "momentum must be from 0 to 1"),
+        (lambda: insgd.released(0.1, momentum=1.0), "momentum must be in"),
+    ],
+)
+def test_a_setting_out_of_range_is_an_error_that_names_it(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_no_momentum_may_be_written_as_none():
+    params, batches = mlp("float64", 3)
+    for make, capture in ((insgd.paper, insgd.Scalar()), (insgd.released, insgd.Released())):
+        grad_fn = insgd.value_and_grad(mlp_loss, structure=capture)
+        both = [_train(make(0.1, momentum=none), grad_fn, params, batches) for none in (None, 0.0)]
+        _assert_close(*both, 1e-12)

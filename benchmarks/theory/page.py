@@ -14,6 +14,7 @@ from benchmarks.theory import (
     identities,
     lms,
     mean_square,
+    projection,
     spectrum,
     stability,
     variants,
@@ -23,7 +24,7 @@ from benchmarks.theory.figures import write_figures
 
 Experiment = Callable[[], list[Check]]
 
-SECTIONS: tuple[Experiment | str, ...] = (
+SECTIONS: tuple[Experiment, ...] = (
     identities.t1,
     identities.t2,
     identities.t3,
@@ -35,11 +36,11 @@ SECTIONS: tuple[Experiment | str, ...] = (
     mean_square.t9,
     stability.t10,
     lms.t11,
-    "T12. Affine projection. Waits for a structure that keeps the rows of a batch.",
-    "T13. Affine projection is the full second moment. Waits for a structure that keeps it.",
+    projection.t12,
+    projection.t13,
     identities.t14,
-    "T15. Recursive least squares. Waits for a structure that keeps the full second moment.",
-    "T16. Transform-domain LMS. Waits for a structure with a transform before its diagonal.",
+    projection.t15,
+    projection.t16,
     variants.t17,
     variants.t18,
     variants.t19,
@@ -55,6 +56,7 @@ FIGURES = {
     mean_square.t4: ("learning-curves", "Learning curves of normalized LMS for four step sizes"),
     mean_square.t9: ("misadjustment", "Excess error against the step size"),
     stability.guard: ("stability", "Stability bounds of T8, and the worst growth of a step"),
+    projection.t16: ("projection", "Learning curves and eigenvalues of the richer filters"),
     spectrum.structures: ("structures", "Eigenvalues and the slowest mode with each structure"),
 }
 
@@ -97,10 +99,6 @@ after = target - x @ (params["w"] + updates["w"])
 assert abs(after / before - (1 - 0.5)) < 1e-6
 ```
 """
-
-
-def experiments() -> list[Experiment]:
-    return [section for section in SECTIONS if not isinstance(section, str)]
 
 
 def versions() -> str:
@@ -148,12 +146,7 @@ def section(experiment: Experiment) -> str:
 def write_page(folder: Path) -> None:
     """Writes ``theory.md`` and ``figures/theory-*.png``."""
     parts = [INTRODUCTION.format(versions=versions())]
-    for entry in SECTIONS:
-        if isinstance(entry, str):
-            name, waits = entry.rsplit(". ", 1)
-            parts.append(f"### {name}\n\n{waits}")
-        else:
-            parts.append(section(entry))
+    parts += [section(experiment) for experiment in SECTIONS]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "theory.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
     write_figures(folder / "figures")

@@ -19,6 +19,8 @@ STRUCTURES: dict[str, insgd.Structure | None] = {
     "plain gradient": None,
     "Scalar": insgd.Scalar(),
     "Diagonal": insgd.Diagonal(),
+    "MeanVariance": insgd.MeanVariance(),
+    "Full": insgd.Full(damping=0.01, rows=None, refresh_every=1),
 }
 
 
@@ -40,20 +42,22 @@ class Spectrum(NamedTuple):
 
 def features() -> Float[Array, "rows features"]:
     mixed = normal(60, 2000, 3) @ normal(61, 3, 6) + 0.7 * normal(62, 2000, 6)
-    return mixed * jnp.asarray(SCALES)[None]
+    return (mixed + 2) * jnp.asarray(SCALES)[None]
 
 
 def half_mean_square(params: Any, inputs: Array) -> Array:
     return jnp.mean(inputs @ params["w"] * (inputs @ params["w"])) / 2
 
 
-def normalized(structure: insgd.Structure | None, inputs: Array, gradients: Array) -> Array:
+def normalized(
+    structure: insgd.Structure | None, inputs: Array, gradients: Array, eps: float = 0.01
+) -> Array:
     """What the transformation makes of gradients, one a row, on a batch with these inputs."""
     params = {"w": jnp.zeros((inputs.shape[1], 1))}
     kept = structure or insgd.Scalar()
     _, _, input_stats = insgd.value_and_grad(half_mean_square, structure=kept)(params, inputs)
     plain = optax.with_extra_args_support(optax.identity())
-    tx: Any = insgd.scale_by_input(structure) if structure else plain
+    tx: Any = insgd.scale_by_input(structure, eps=eps) if structure else plain
 
     def of_one(gradient: Array) -> Array:
         whole = {"w": gradient[:, None]}
@@ -90,37 +94,46 @@ def slowest_mode(found: Spectrum) -> Float[np.ndarray, " steps"]:
 
 
 def structures() -> list[Check]:
-    """The structures. Scalar keeps the eigenvalue spread, and Diagonal takes the units out of it.
+    """The structures. The more of the second moment one keeps, the less spread the modes have.
 
-    A step is w̃ → (I - η M R) w̃, R being the second moment of the input and M what the structure
-    divides by. With the best safe rate, η = 1 / λ_max(M R), the slowest mode has the factor
+    A step is w̃ → (I - η M⁻¹ R) w̃, R being the second moment of the input and M what the structure
+    puts in its place. At the best safe rate, η = 1 / λ_max(M⁻¹ R), the slowest mode has the factor
 
-        1 - λ_min / λ_max of M R
+        1 - λ_min / λ_max of M⁻¹ R
 
-    M = n I / tr R changes no ratio of eigenvalues: Scalar makes the rate independent of the unit
-    of the layer, and leaves features of different units as far apart as they were. M = 1 / diag R
-    gives every feature the same unit, and leaves their correlation. The predictions are made with
-    Diagonal's default shrinkage of each power to the layer's mean power, ε = 0.01.
+    Scalar's M, the identity times tr R / n, changes no ratio of eigenvalues: it makes the rate
+    independent of the unit of the layer, and leaves features of different units as far apart as
+    they were. MeanVariance takes out the mean input's direction. Diagonal gives every feature the
+    same unit, and leaves their correlation. Full leaves what its damping does, here 0.01; the
+    others pull the powers to their mean by ε = 0.01.
 
-    Source: derived here; Diagonal is transform-domain LMS without its transform.
+    Source: derived here.
     """
-    found = {name: spectrum(structure) for name, structure in STRUCTURES.items()}
     inputs = np.asarray(features())
-    power = np.mean(inputs**2, axis=0)
-    shrunk = (power + 0.01 * power.mean()) / 1.01
-    plain, diagonal = _spread(inputs), _spread(inputs / np.sqrt(shrunk))
-    predicted = {"plain gradient": plain, "Scalar": plain, "Diagonal": diagonal}
-    checks = [
-        Check(f"spread, {name}", predicted[name], found[name].spread, 1e-8 * predicted[name])
-        for name in found
-    ]
-    for name, result in found.items():
-        label = f"slowest mode after {len(result.curve) - 1} steps, {name}"
-        checks.append(Check(label, float(slowest_mode(result)[-1]), result.curve[-1], 1e-9))
+    second_moment = inputs.T @ inputs / len(inputs)
+    checks = []
+    for name, structure in STRUCTURES.items():
+        found, replaced = spectrum(structure), _replaced(name, inputs, second_moment)
+        values = np.real(np.linalg.eigvals(np.linalg.solve(replaced, second_moment)))
+        predicted = float(values.max() / values.min())
+        checks.append(Check(f"spread, {name}", predicted, found.spread, 1e-8 * predicted))
+        label = f"slowest mode after {len(found.curve) - 1} steps, {name}"
+        checks.append(Check(label, float(slowest_mode(found)[-1]), found.curve[-1], 1e-9))
     return checks
 
 
-def _spread(inputs: Float[np.ndarray, "rows features"]) -> float:
-    """Of the eigenvalues of the second moment, from the singular values of the inputs."""
-    values = np.linalg.svd(inputs, compute_uv=False)
-    return float((values[0] / values[-1]) ** 2)
+def _replaced(
+    name: str,
+    inputs: Float[np.ndarray, "rows features"],
+    second_moment: Float[np.ndarray, "features features"],
+) -> Float[np.ndarray, "features features"]:
+    """What a structure puts in the place of the second moment, up to a factor."""
+    identity, mean = np.eye(len(second_moment)), inputs.mean(axis=0)
+    damping = 0.01 * np.trace(second_moment) / len(second_moment) * identity
+    return {
+        "plain gradient": identity,
+        "Scalar": identity,
+        "Diagonal": np.diag(np.diag(second_moment)) + damping,
+        "MeanVariance": np.mean((inputs - mean) ** 2) * identity + np.outer(mean, mean) + damping,
+        "Full": second_moment + damping,
+    }[name]

@@ -8,7 +8,6 @@ inside is run once more, for the statistics alone.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from insgd_optax.capture.compat import JaxprEqn
 from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.layout import Layout
+from insgd_optax.moments import kept_structure
 from insgd_optax.structures import Structure
 
 Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
@@ -80,18 +80,24 @@ class Interpreter:
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        sums, count = self.structure.observe(use.look(operands))
-        exact = {leaf for leaf in use.weight.leaves if self.targets[leaf].layout.exact}
-        mixed = use.weight.leaves.keys() - exact
-        found: Found = {}
-        if exact:
-            found |= dict.fromkeys(exact, (sums, count))
-        if mixed:
-            pooled = (
-                sums.reshape(len(count), math.prod(sums.shape[1:])).mean(axis=1).sum(keepdims=True)
-            )
-            found |= dict.fromkeys(mixed, (pooled, count.sum(keepdims=True)))
-        return found
+        seen = use.look(operands)
+        layouts = {leaf: self.targets[leaf].layout for leaf in use.weight.leaves}
+        kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
+        sums = {structure: structure.observe(seen) for structure in set(kept.values())}
+        return {
+            leaf: sums[kept[leaf]] if layout.exact else _pooled(*sums[kept[leaf]], use, layout)
+            for leaf, layout in layouts.items()
+        }
+
+
+def _pooled(sums: Array, count: Array, use: Use, layout: Layout) -> Sums:
+    """One number for a leaf without an exact layout.
+
+    Its layers may differ in their inputs. What is pooled is the power of a row, and what the
+    layout calls its inputs (the fewest) divides it.
+    """
+    share = use.layer.inputs / max(1, layout.inputs)
+    return share * sums.sum(axis=0, keepdims=True), count.sum(axis=0, keepdims=True)
 
 
 def added(first: Found, second: Found) -> Found:

@@ -23,7 +23,7 @@ class PerExample:
     ``PerExample()`` is the project page's division by the norm; ``PerExample(exponent=2)`` is
     normalized LMS for every row by itself. A row is what the weight is contracted with: an
     example of a dense layer, a token of a sequence, a patch of a convolution. A row of zeros has
-    no gradient, whatever ``eps``.
+    no gradient, whatever ``eps``. To further differentiation the norms are constants.
 
     >>> scale = PerExample(exponent=2, eps=1.0).scale(jnp.array([3.0, 8.0]))   # of ‖x‖²
     >>> [round(float(s), 6) for s in scale]                                    # 1 / 4 and 1 / 9
@@ -97,5 +97,7 @@ def _scaled(cotangent: Array, scale: Float[Array, "..."]) -> Array:
     scaled = cotangent.astype(dtype) * scale.astype(dtype)
     if cotangent.dtype == jnp.float16:  # a small norm would take it past the largest number
         largest = float(jnp.finfo(jnp.float16).max)
-        scaled = jnp.clip(scaled, -largest, largest)
+        clipped = jnp.clip(scaled, -largest, largest)
+        # Infinity is what dynamic loss scaling looks for, and stays.
+        scaled = jnp.where(jnp.isfinite(cotangent), clipped, scaled)
     return scaled.astype(cotangent.dtype)

@@ -193,4 +193,5 @@ def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Tar
     if steps and steps[-1][0] == "reshape":  # the layout's own sizes are a reshape
         steps = steps[:-1]
     groups = math.prod(view.shape[: len(loops)]) * layer.groups
-    return Target(Layout(shape, steps, groups, layer.inputs, layer.outputs), loops)
+    sizes = groups, layer.inputs, layer.outputs
+    return Target(Layout(shape, steps, *sizes, one_hot=layer.one_hot), loops)

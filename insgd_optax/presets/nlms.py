@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
-from insgd_optax.structures import Number, Scalar, safe_reciprocal
-from insgd_optax.transform import history_alone, normalize_by_history
+from insgd_optax.structures import Number, Scalar, check_between, safe_power
+from insgd_optax.transform import divided, normalize_by_history
 
 
 def nlms(
@@ -24,8 +24,8 @@ def nlms(
     .. math::
       W \leftarrow W - \mu \, G / (\varepsilon + \mathbb{E} \lVert x \rVert_p^p)
 
-    For one example, the loss :math:`e^2 / 2` and :math:`\varepsilon = 0` this is the filter of the
-    textbooks: stable for :math:`0 < \mu < 2`, and at :math:`\mu = 1` no error is left on the
+    For one row, the loss :math:`e^2 / 2`, p = 2 and :math:`\varepsilon = 0` this is the filter of
+    the textbooks: stable for :math:`0 < \mu < 2`, and at :math:`\mu = 1` no error is left on the
     example just seen. The expectation is over the rows that the layer saw in this batch.
 
     >>> import jax.numpy as jnp
@@ -41,8 +41,8 @@ def nlms(
     [0.6, 0.8]
 
     Args:
-      step_size: :math:`\mu`, without unit.
-      eps: :math:`\varepsilon`, in the unit of the input's squared norm.
+      step_size: :math:`\mu`; without unit for p = 2.
+      eps: :math:`\varepsilon`, in the unit of the input's norm to the power p.
       order: p; 2 for the squared l2 norm, 1 for the l1 norm.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
@@ -53,11 +53,12 @@ def nlms(
       Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6.
     """
 
-    def divide(moments: InputMoments, power: Array, gradient: Array) -> Array:
-        divisor = moments.row_power(power) + jnp.asarray(eps, power.dtype)
-        return gradient * safe_reciprocal(divisor)
+    check_between("eps", eps, 0)
 
-    normalized = normalize_by_history(
-        Scalar(order), lambda weight: 0.0, history_alone, divide, layouts
-    )
+    def divide(layer: Seen, gradient: Array) -> Array:
+        norm = layer.moments.row_power(layer.history)
+        divisor = norm + jnp.asarray(eps, norm.dtype)
+        return gradient * safe_power(divisor, -1)
+
+    normalized = normalize_by_history(Scalar(order), lambda weight: 0.0, divided(divide), layouts)
     return optax.chain(normalized, optax.scale_by_learning_rate(step_size))

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import decayed_weights
-from insgd_optax.structures import Number, Scalar
-from insgd_optax.transform import check_decay, history_alone, normalize_by_history
+from insgd_optax.structures import Number, Scalar, check_between
+from insgd_optax.transform import check_decay, divided, normalize_by_history
 
 
 def paper(
     learning_rate: optax.ScalarOrSchedule,
     order: int = 2,
     decay: Number = 0.9,
-    momentum: Number = 0.9,
+    momentum: Number | None = 0.9,
     dampening: Number = 0.0,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     epsilon: Number = 0.01,
@@ -54,7 +54,7 @@ def paper(
       learning_rate: :math:`\eta`.
       order: p; 2 for INSGD-l2, 1 for INSGD-l1.
       decay: :math:`\beta` in [0, 1), of the input's power.
-      momentum: :math:`\gamma`.
+      momentum: :math:`\gamma`; None for none.
       dampening: :math:`\tau`.
       weight_decay: :math:`\lambda`, added to the normalized gradient, before momentum.
       epsilon: the least divisor.
@@ -68,18 +68,23 @@ def paper(
       Networks", TMLR 2024 (arXiv 2212.09921), Algorithm 1.
     """
     check_decay(decay)
+    momentum = 0.0 if momentum is None else momentum
+    check_between("momentum", momentum, 0, 1)
+    check_between("dampening", dampening, 0, 1)
+    if isinstance(epsilon, int | float) and not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, and is {epsilon}: it is the least divisor.")
 
     def decay_at(weight: Array) -> Array:  # the first power starts the average
         return jnp.where(weight > 0, jnp.asarray(decay, weight.dtype), 0)
 
-    def divide(moments: InputMoments, power: Array, gradient: Array) -> Array:
-        norm = moments.row_power(power)
+    def divide(layer: Seen, gradient: Array) -> Array:
+        norm = layer.moments.row_power(layer.history)
         seen = norm > 0
         divisor = jnp.maximum(jnp.log(jnp.where(seen, norm, 1)), jnp.asarray(epsilon, norm.dtype))
         return gradient * jnp.where(seen, 1 / divisor, 0)
 
     return optax.chain(
-        normalize_by_history(Scalar(order), decay_at, history_alone, divide, layouts),
+        normalize_by_history(Scalar(order), decay_at, divided(divide), layouts),
         decayed_weights(weight_decay),
         _dampened_momentum(momentum, dampening),
         optax.scale_by_learning_rate(learning_rate),

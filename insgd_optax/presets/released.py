@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import decayed_weights, heavy_ball
 from insgd_optax.structures import Number, Released
-from insgd_optax.transform import history_alone, normalize_by_history, zero_unless_finite
+from insgd_optax.transform import divided, normalize_by_history, zero_unless_finite
 
 
 def released(
     learning_rate: optax.ScalarOrSchedule,
     order: int = 2,
-    momentum: Number = 0.9,
+    momentum: Number | None = 0.9,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     nesterov: bool = False,
     *,
@@ -49,7 +49,7 @@ def released(
     Args:
       learning_rate: :math:`\eta`.
       order: p of the statistic; 1 or 2.
-      momentum: :math:`\gamma`.
+      momentum: :math:`\gamma`; None for none.
       weight_decay: :math:`\lambda`, added to the gradient, before momentum.
       nesterov: whether to use Nesterov momentum, as PyTorch's SGD does.
       layouts: the parameters' layouts, if their shapes do not suggest them.
@@ -62,17 +62,23 @@ def released(
     """
 
     structure = Released(order)
+    momentum = 0.0 if momentum is None else momentum
+    if isinstance(momentum, int | float) and not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), and is {momentum}.")
 
-    def divide(moments: InputMoments, power: Array, gradient: Array) -> Array:
+    def divide(layer: Seen, gradient: Array) -> Array:
+        moments, power = layer.moments, layer.history
         undecayed = jnp.asarray(1 - momentum, power.dtype)
         factor = math.sqrt(1 + 1e-6) / (jnp.sqrt(undecayed) + 1e-6)
-        per_feature = moments.kept.feature_power(power)[:, :, 0]
-        return factor * structure.normalize(per_feature, gradient, eps=0.0)
+        exact = moments.layout.exact
+        power = moments.kept.feature_power(power) if exact else moments.row_power(power)
+        normalized = structure.apply(structure.factor(power[:, :, 0], -1, eps=0.0), gradient)
+        return jnp.where(layer.ever[:, None, None], factor * normalized, gradient)
 
     return optax.chain(
         zero_unless_finite(),
         decayed_weights(weight_decay),
         heavy_ball(momentum, nesterov),
-        normalize_by_history(structure, lambda weight: 0.0, history_alone, divide, layouts),
+        normalize_by_history(structure, lambda weight: 0.0, divided(divide), layouts),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -6,26 +6,32 @@ from insgd_optax.structures.base import (
     Signals,
     Structure,
     Sums,
+    check_between,
     check_is_static,
     check_order,
     check_structure,
-    safe_reciprocal,
+    safe_power,
 )
 from insgd_optax.structures.diagonal import Diagonal
+from insgd_optax.structures.full import Full
+from insgd_optax.structures.mean_variance import MeanVariance
 from insgd_optax.structures.released import Released
 from insgd_optax.structures.scalar import Scalar
 
 __all__ = [
     "Diagonal",
+    "Full",
     "LayerInput",
+    "MeanVariance",
     "Number",
     "Released",
     "Scalar",
     "Signals",
     "Structure",
     "Sums",
+    "check_between",
     "check_is_static",
     "check_order",
     "check_structure",
-    "safe_reciprocal",
+    "safe_power",
 ]

@@ -1,15 +1,34 @@
 """What a structure is: a few pure functions on the arrays of one layer."""
 
-from typing import Protocol, runtime_checkable
+import math
+import numbers
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from insgd_optax.layout import Layout
 
 # A setting, or a traced one (`optax.inject_hyperparams`).
 Number = int | float | Float[Array, ""]
 
 Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
-Signals = tuple[Float[Array, "groups examples channels positions"], Float[Array, " groups"]]
+
+
+class Signals(NamedTuple):
+    """A layer's input before it is cut into rows.
+
+    Attributes:
+      values: shape (*channels, *examples, *positions). A dense layer has no channels but its
+        groups, and its positions are the features. Axes stay apart: one may be sharded.
+      examples, positions: how many axes there are of each.
+      times: how often each example counts; shape ().
+    """
+
+    values: Float[Array, "..."]
+    examples: int
+    positions: int
+    times: Float[Array, ""]
 
 
 @runtime_checkable
@@ -34,11 +53,16 @@ class LayerInput(Protocol):
         """``(groups, inputs)``, sums over rows of ``|x_i|**order``, and the number of rows."""
         ...
 
-    def signals(self) -> Signals:
-        """The input before it is cut into rows, and how often each example counts.
+    def first_sums(self) -> Float[Array, "groups inputs"]:
+        """Sums over rows of ``x_i``."""
+        ...
 
-        A dense layer's has one channel, whose positions are the features.
-        """
+    def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
+        """The rows themselves: all of them, or about so many, drawn without bias."""
+        ...
+
+    def signals(self) -> Signals:
+        """The input before it is cut into rows."""
         ...
 
     def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
@@ -60,6 +84,15 @@ class Structure(Protocol):
     @property
     def order(self) -> int: ...
 
+    @property
+    def refresh_every(self) -> int:
+        """After how many updates `factor` is computed again; 1 for structures that keep none."""
+        ...
+
+    def for_layer(self, layout: Layout) -> "Structure":
+        """What a layer of this layout gets: itself, or something cheaper."""
+        ...
+
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         """The shape of what is kept for one layer; the first axis is the groups'."""
         ...
@@ -72,13 +105,24 @@ class Structure(Protocol):
         """Every feature's mean power, to broadcast against ``(groups, inputs, outputs)``."""
         ...
 
-    def normalize(
+    def guarded(
+        self, history: Float[Array, "groups ..."], batch: Float[Array, "groups ..."]
+    ) -> tuple[Float[Array, "groups ..."], Float[Array, " groups"]]:
+        """The larger of both: a power, and by how much each group of it is larger still."""
+        ...
+
+    def factor(
+        self, power: Float[Array, "groups ..."], exponent: Number, eps: Number
+    ) -> Float[Array, "groups ..."]:
+        """What `apply` needs of ``A ** exponent``, with zero in the place of ``1 / 0``."""
+        ...
+
+    def apply(
         self,
-        power: Float[Array, "groups ..."],
+        factor: Float[Array, "groups ..."],
         gradient: Float[Array, "groups inputs outputs"],
-        eps: Number,
     ) -> Float[Array, "groups inputs outputs"]:
-        """``A⁻¹ G``, with zero in the place of ``0 / 0``."""
+        """``A`` to the power that the factor was made for, times the gradient."""
         ...
 
 
@@ -100,18 +144,34 @@ def check_order(order: object) -> None:
 
 def check_is_static(name: str, setting: object) -> None:
     """Raises a TypeError unless a setting that decides what is traced is a Python number."""
-    if not isinstance(setting, int | float):
+    if isinstance(setting, bool) or not isinstance(setting, numbers.Real):
         raise TypeError(
             f"{name} must be a Python number, not {type(setting).__name__}. With "
             f"optax.inject_hyperparams pass static_args=('{name}',)."
         )
 
 
-def safe_reciprocal(power: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``1 / power``, and 0 where the power is 0: a layer that saw nothing takes no step.
+def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, "*shape"]:
+    """``power ** exponent``, and 0 where the power is 0: what saw nothing takes no step.
 
-    The bound is the smallest normal number, so that the reciprocal is always finite.
+    The bound is the smallest normal number, so that the result is always finite.
     """
-    smallest = jnp.finfo(power.dtype).tiny
-    present = power >= smallest
-    return jnp.where(present, 1 / jnp.where(present, power, 1), 0)
+    present = power >= jnp.finfo(power.dtype).tiny
+    bounded = jnp.where(present, power, 1)
+    if isinstance(exponent, numbers.Real) and exponent == -1:
+        return jnp.where(present, 1 / bounded, 0)
+    return jnp.where(present, bounded ** jnp.asarray(exponent, power.dtype), 0)
+
+
+def times_larger(batch: Float[Array, " groups"], history: Float[Array, " groups"]) -> Array:
+    """``max(1, batch / history)``, and 1 where there is no history."""
+    return jnp.maximum(batch * safe_power(history, -1), 1)
+
+
+def check_between(
+    name: str, setting: object, least: int | float, most: int | float = math.inf
+) -> None:
+    """Raises a ValueError for a number out of its range; traced ones cannot be looked at."""
+    if isinstance(setting, numbers.Real) and not least <= float(setting) <= most:
+        bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {bounds}, and is {setting}.")

@@ -5,7 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import LayerInput, Number, Sums, safe_reciprocal
+from insgd_optax.layout import Layout
+from insgd_optax.structures.base import LayerInput, Number, Structure, Sums, safe_power
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Diagonal:
     ``eps`` grows this becomes `Scalar`. State: one number a feature.
 
     >>> power = jnp.array([[1.0, 3.0]])                      # one row, squares 1 and 3
-    >>> Diagonal().normalize(power, jnp.ones((1, 2, 1)), eps=0.0).ravel().round(3).tolist()
-    [1.0, 0.333...]
-    >>> Diagonal().normalize(power, jnp.ones((1, 2, 1)), eps=1.0).ravel().tolist()
-    [0.666..., 0.4...]
+    >>> Diagonal().factor(power, exponent=-1, eps=0.0).round(3).tolist()
+    [[1.0, 0.333...]]
+    >>> Diagonal().factor(power, exponent=-1, eps=1.0).tolist()          # 2 / 3 and 2 / 5
+    [[0.666..., 0.4...]]
 
     References:
       Narayan, Peterson, Narasimha, "Transform domain LMS algorithm", IEEE TASSP 31 (1983).
@@ -34,6 +35,14 @@ class Diagonal:
     @property
     def order(self) -> int:
         return 2
+
+    @property
+    def refresh_every(self) -> int:
+        return 1
+
+    def for_layer(self, layout: Layout) -> Structure:
+        del layout
+        return self
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs
@@ -46,12 +55,21 @@ class Diagonal:
     ) -> Float[Array, "groups inputs 1"]:
         return power[:, :, None]
 
-    def normalize(
-        self,
-        power: Float[Array, "groups inputs"],
-        gradient: Float[Array, "groups inputs outputs"],
-        eps: Number,
-    ) -> Float[Array, "groups inputs outputs"]:
+    def guarded(
+        self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
+    ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
+        return jnp.maximum(history, batch), jnp.ones_like(history, shape=history.shape[:1])
+
+    def factor(
+        self, power: Float[Array, "groups inputs"], exponent: Number, eps: Number
+    ) -> Float[Array, "groups inputs"]:
         layer_power = jnp.mean(power, axis=1, keepdims=True)
         shrunk = (power + eps * jnp.broadcast_to(layer_power, power.shape)) / (1 + eps)
-        return gradient * safe_reciprocal(shrunk)[:, :, None]
+        return safe_power(shrunk, exponent)
+
+    def apply(
+        self,
+        factor: Float[Array, "groups inputs"],
+        gradient: Float[Array, "groups inputs outputs"],
+    ) -> Float[Array, "groups inputs outputs"]:
+        return gradient * factor[:, :, None]

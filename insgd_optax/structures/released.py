@@ -1,11 +1,13 @@
 """Released: the statistic of the INSGD authors' published code, kept to reproduce it."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import LayerInput, Number, Sums, check_order
+from insgd_optax.layout import Layout
+from insgd_optax.structures.base import LayerInput, Number, Structure, Sums, check_order
 
 # The constants of `insgd.py` (2024), which names none of them.
 SMALLEST_DEVIATION = 0.01
@@ -29,8 +31,8 @@ class Released:
     ``n`` standardized numbers have squares that add up to ``n - 1``.
 
     >>> P = jnp.array([[jnp.e, jnp.e]])                    # of two inputs
-    >>> Released().normalize(P, jnp.ones((1, 2, 1)), eps=0.0).ravel().round(6).tolist()
-    [1.0, 1.0]
+    >>> Released().factor(P, exponent=-1, eps=0.0).round(6).tolist()
+    [[1.0, 1.0]]
 
     A channel of one position, or one that is constant, has ``P = 0`` and takes a step that is 100
     times larger. That is the released code's behavior, and not one that the paper describes.
@@ -50,37 +52,55 @@ class Released:
     def __post_init__(self) -> None:
         check_order(self.order)
 
+    @property
+    def refresh_every(self) -> int:
+        return 1
+
+    def for_layer(self, layout: Layout) -> Structure:
+        del layout
+        return self
+
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs
 
     def observe(self, seen: LayerInput) -> Sums:
-        signals, times = seen.signals()
-        powers = jnp.sum(jnp.abs(_standardized(signals)) ** self.order, axis=3)
+        values, examples, positions, times = seen.signals()
+        last, start = values.ndim - positions, values.ndim - positions - examples
+        powers = jnp.abs(_standardized(values, tuple(range(last, values.ndim)))) ** self.order
+        powers = powers.sum(axis=range(last, values.ndim))
         powers = powers if seen.has_positions else powers + DENSE_OFFSET
-        sums = times[:, None] * powers.sum(axis=1)
-        return seen.per_input(sums), times * signals.shape[1]
+        channels = powers.sum(axis=range(start, last)).reshape(seen.groups, -1)
+        count = times * math.prod(values.shape[start:last])
+        return seen.per_input(times * channels), jnp.broadcast_to(count, (seen.groups,))
 
     def feature_power(
         self, power: Float[Array, "groups inputs"]
     ) -> Float[Array, "groups inputs 1"]:
         return power[:, :, None]
 
-    def normalize(
-        self,
-        power: Float[Array, "groups inputs"],
-        gradient: Float[Array, "groups inputs outputs"],
-        eps: Number,
-    ) -> Float[Array, "groups inputs outputs"]:
+    def guarded(
+        self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
+    ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
+        return jnp.maximum(history, batch), jnp.ones_like(history, shape=history.shape[:1])
+
+    def factor(
+        self, power: Float[Array, "groups inputs"], exponent: Number, eps: Number
+    ) -> Float[Array, "groups inputs"]:
         del eps  # the released code has constants of its own
-        return gradient / jnp.maximum(jnp.log(power), SMALLEST_DIVISOR)[:, :, None]
+        return jnp.maximum(jnp.log(power), SMALLEST_DIVISOR) ** jnp.asarray(exponent, power.dtype)
+
+    def apply(
+        self,
+        factor: Float[Array, "groups inputs"],
+        gradient: Float[Array, "groups inputs outputs"],
+    ) -> Float[Array, "groups inputs outputs"]:
+        return gradient * factor[:, :, None]
 
 
-def _standardized(
-    signals: Float[Array, "groups examples channels positions"],
-) -> Float[Array, "groups examples channels positions"]:
-    """Every example's channel with mean 0 and unbiased deviation 1 over its positions."""
-    centered = signals - signals.mean(axis=3, keepdims=True)
-    if (positions := signals.shape[3]) < 2:  # where the unbiased deviation is 0 / 0
-        return centered / DEVIATION_OF_ONE_NUMBER
-    variance = jnp.sum(centered**2, axis=3, keepdims=True) / (positions - 1)
+def _standardized(signals: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:
+    """Mean 0 and unbiased deviation 1 over the positions."""
+    centered = signals - signals.mean(axis=axes, keepdims=True)
+    if (positions := math.prod(signals.shape[axis] for axis in axes)) < 2:
+        return centered / DEVIATION_OF_ONE_NUMBER  # the unbiased deviation is 0 / 0
+    variance = jnp.sum(centered**2, axis=axes, keepdims=True) / (positions - 1)
     return centered / jnp.maximum(jnp.sqrt(variance), SMALLEST_DEVIATION)

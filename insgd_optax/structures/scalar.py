@@ -2,9 +2,18 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import LayerInput, Number, Sums, check_order, safe_reciprocal
+from insgd_optax.layout import Layout
+from insgd_optax.structures.base import (
+    LayerInput,
+    Number,
+    Structure,
+    Sums,
+    check_order,
+    safe_power,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +27,8 @@ class Scalar:
     with SGD's learning rate. Normalized LMS divides by ``n P``: its step size is ``n`` times a
     learning rate here. State: one number a group.
 
-    >>> import jax.numpy as jnp
     >>> power = jnp.array([2.0])                             # one row, squares 1 and 3
-    >>> Scalar().normalize(power, jnp.ones((1, 2, 1)), eps=0.0).ravel().tolist()
+    >>> Scalar().apply(Scalar().factor(power, -1, eps=0.0), jnp.ones((1, 2, 1))).ravel().tolist()
     [0.5, 0.5]
 
     Attributes:
@@ -40,6 +48,14 @@ class Scalar:
     def __post_init__(self) -> None:
         check_order(self.order)
 
+    @property
+    def refresh_every(self) -> int:
+        return 1
+
+    def for_layer(self, layout: Layout) -> Structure:
+        del layout
+        return self
+
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         del inputs
         return (groups,)
@@ -51,11 +67,18 @@ class Scalar:
     def feature_power(self, power: Float[Array, " groups"]) -> Float[Array, "groups 1 1"]:
         return power[:, None, None]
 
-    def normalize(
-        self,
-        power: Float[Array, " groups"],
-        gradient: Float[Array, "groups inputs outputs"],
-        eps: Number,
-    ) -> Float[Array, "groups inputs outputs"]:
+    def guarded(
+        self, history: Float[Array, " groups"], batch: Float[Array, " groups"]
+    ) -> tuple[Float[Array, " groups"], Float[Array, " groups"]]:
+        return jnp.maximum(history, batch), jnp.ones_like(history)
+
+    def factor(
+        self, power: Float[Array, " groups"], exponent: Number, eps: Number
+    ) -> Float[Array, " groups"]:
         del eps  # it pulls a feature's power to the layer's mean, which this already is
-        return gradient * safe_reciprocal(power)[:, None, None]
+        return safe_power(power, exponent)
+
+    def apply(
+        self, factor: Float[Array, " groups"], gradient: Float[Array, "groups inputs outputs"]
+    ) -> Float[Array, "groups inputs outputs"]:
+        return gradient * factor[:, None, None]

@@ -87,11 +87,12 @@ def test_init_needs_only_shapes_and_dtypes(make_problem, make_optimizer, structu
 
 @every_problem
 @every_structure
-def test_the_history_is_two_packed_vectors_and_two_counters(make_problem, structure):
+def test_the_history_is_packed_vectors_and_two_counters(make_problem, structure):
     problem = make_problem()
     tx = insgd.scale_by_input(structure)
     state = tx.init(problem.params)
-    assert state._fields == ("count", "skipped", "power", "power_weight")
+    assert state._fields == ("count", "skipped", "power", "power_weight", "factor")
+    assert state.factor.size == 0  # nothing to keep between refreshes
     grads, input_stats = problem.stats_of(structure=structure)
     for steps in range(3):
         assert (state.count.shape, state.count.dtype, int(state.count)) == ((), jnp.int32, steps)

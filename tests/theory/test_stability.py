@@ -14,6 +14,6 @@ def test_the_guard_keeps_heavy_tailed_steps_from_growing_and_its_absence_does_no
     assert_holds(stability.guard())
 
 
-def test_only_diagonal_narrows_the_spread_of_the_eigenvalues():
-    """The structures. Scalar changes no ratio of eigenvalues, Diagonal divides out the units."""
+def test_each_structure_leaves_the_spread_of_eigenvalues_that_its_definition_predicts():
+    """The structures. Scalar changes no ratio of eigenvalues, Full leaves its damping's."""
     assert_holds(spectrum.structures())

@@ -135,7 +135,7 @@ def equinox_shared(dtype: DTypeLike) -> Case:
         hidden = jnp.tanh(table[tokens] @ body.weight.T + body.bias)
         uses = ref.embedding(tokens, (7, 4)), ref.contraction("bti,vi->btv", hidden, (7, 4))
         return {
-            "0/pytree/0/weight": ref.pooled((7, 4), *uses),
+            "0/pytree/0/weight": ref.pooled((7, 4), *uses, inputs=(7, 4)),
             "1/weight": ref.contraction("bti,oi->bto", table[tokens], (4, 4)),
         }
 

@@ -60,7 +60,7 @@ def tied_embedding(dtype: DTypeLike) -> Case:
         hidden = hidden_of(params, tokens)
         uses = ref.embedding(tokens, (7, 4)), ref.contraction("bti,vi->btv", hidden, (7, 4))
         return {
-            "table": ref.pooled((7, 4), *uses),
+            "table": ref.pooled((7, 4), *uses, inputs=(7, 4)),
             "w": ref.dense(params["table"][tokens], (4, 4)),
         }
 

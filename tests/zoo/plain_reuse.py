@@ -61,7 +61,7 @@ def tied_autoencoder(dtype: DTypeLike) -> Case:
     def expected(params, x):
         hidden = jnp.tanh(x @ params["w"])
         uses = ref.dense(x, (5, 3)), ref.contraction("bi,oi->bo", hidden, (5, 3))
-        return {"w": ref.pooled((5, 3), *uses)}
+        return {"w": ref.pooled((5, 3), *uses, inputs=(5, 3))}
 
     return Case(loss, {"w": normal(0, (5, 3), dtype)}, (inputs(1, (6, 5), dtype),), expected)
 

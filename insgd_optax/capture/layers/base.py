@@ -32,6 +32,7 @@ class Layer:
       steps: from the weight operand to ``(groups, inputs, outputs)``, read in order.
       groups, inputs, outputs: those sizes.
       look: from the input operands to what can be asked about them.
+      one_hot: whether the input is one-hot.
     """
 
     equation: str
@@ -42,6 +43,7 @@ class Layer:
     inputs: int
     outputs: int
     look: Callable[..., RowInput]
+    one_hot: bool = False
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
@@ -58,6 +60,16 @@ def wide(array: Array) -> Array:
     """The numbers of an input in float32, or in float64 for float64, apart from the gradient."""
     array = jax.lax.stop_gradient(array)
     return array if jnp.iscomplexobj(array) else array.astype(wide_dtype(array.dtype))
+
+
+def real(array: Array) -> Float[Array, "..."]:
+    """`wide` for what has no meaning for complex numbers."""
+    if jnp.iscomplexobj(array):
+        raise TypeError(
+            "a layer has complex inputs, for which this structure is not defined; use "
+            "insgd_optax.Scalar() or insgd_optax.Diagonal()."
+        )
+    return wide(array)
 
 
 def wide_dtype(dtype: Any) -> Any:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, shape_of
-from insgd_optax.capture.layers.base import Layer, applied_to_ones, magnitudes, wide
+from insgd_optax.capture.compat import JaxprEqn, shape_of, taken
+from insgd_optax.capture.layers.base import Layer, applied_to_ones, magnitudes, real, wide
+from insgd_optax.capture.layers.sampling import drawn_rows
 from insgd_optax.layout import Step
 from insgd_optax.structures import Signals, Sums
 
@@ -20,8 +21,8 @@ def convolution_layer(equation: JaxprEqn) -> Layer | None:
     if params["batch_group_count"] != 1:  # the gradient of a grouped convolution: no layer
         return None
     shape, output = shape_of(equation.invars[1]), shape_of(equation.outvars[0])
-    positions = math.prod(output[axis] for axis in numbers.out_spec[2:])
-    look = functools.partial(ConvolutionInput, kernel=shape, positions=positions, params=params)
+    space = tuple(output[axis] for axis in numbers.out_spec[2:])
+    look = functools.partial(ConvolutionInput, kernel=shape, space=space, params=params)
     groups, out_axis = params["feature_group_count"], numbers.rhs_spec[0]
     inputs, outputs = math.prod(shape) // max(1, shape[out_axis]), shape[out_axis] // groups
     steps = _kernel_steps(shape, out_axis, groups)
@@ -48,13 +49,13 @@ class ConvolutionInput:
     Attributes:
       x: the operand.
       kernel: the kernel's shape.
-      positions: how many positions of the output an example has.
+      space: how many positions the output has along each axis.
       params: the equation's.
     """
 
     x: Array
     kernel: tuple[int, ...]
-    positions: int
+    space: tuple[int, ...]
     params: dict[str, Any]
 
     has_positions = True
@@ -68,18 +69,33 @@ class ConvolutionInput:
         return math.prod(self._with_outputs(1))
 
     def sums(self, order: int) -> Sums:
-        # The operation is linear in the powers, so the examples can be summed before it.
-        examples, _ = self._axes
-        one_example = magnitudes(self.x, order).sum(axis=examples, keepdims=True)
-        sums = applied_to_ones(
-            lambda kernel: self._convolve(one_example, kernel),
-            self._with_outputs(self.groups),
-            one_example,
-            one_example.dtype,
-        )
-        sums = jnp.moveaxis(sums, self._out_axis, 0).reshape(self.groups, self.inputs)
-        rows = self.x.shape[examples] * self.positions
-        return sums, jnp.full(self.groups, rows, sums.dtype)
+        sums = self._over_rows(magnitudes(self.x, order))
+        return sums, jnp.full(self.groups, self._row_count, sums.dtype)
+
+    def first_sums(self) -> Float[Array, "groups inputs"]:
+        return self._over_rows(real(self.x))
+
+    def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
+        """Patches, read from the padded input at drawn places."""
+        places = drawn_rows(number, self._row_count, real(self.x))
+        if places is None:
+            places = jnp.arange(self._row_count, dtype=jnp.int32)
+        example, *starts = jnp.unravel_index(places, (self.x.shape[self._axes[0]], *self.space))
+        spatial, axes = self._numbers.rhs_spec[2:], range(len(starts))
+        at = [_along(example, 0, len(axes))]
+        for axis in axes:
+            gap, stride = self.params["rhs_dilation"][axis], self.params["window_strides"][axis]
+            taps = _along(
+                jnp.arange(self.kernel[spatial[axis]], dtype=jnp.int32) * gap, axis + 1, len(axes)
+            )
+            at.append(_along(starts[axis] * stride, 0, len(axes)) + taps)
+        patches = taken(self._padded(), tuple(at))  # (rows, *window, channels)
+        split = self._in_groups(patches, len(axes) + 1)
+        where = {self._numbers.rhs_spec[1]: len(axes) + 2}
+        where |= {spatial[axis]: axis + 1 for axis in axes}
+        order = [where[axis] for axis in range(len(self.kernel)) if axis != self._out_axis]
+        turned = jnp.transpose(split, (len(axes) + 1, 0, *order))
+        return turned.reshape(self.groups, len(places), self.inputs)
 
     def row_sums(self, order: int) -> Float[Array, "..."]:
         """The channels of a group are summed first: what is left moves over one channel."""
@@ -94,12 +110,9 @@ class ConvolutionInput:
         return jnp.repeat(per_group, outputs, axis=self._numbers.out_spec[1])
 
     def signals(self) -> Signals:
-        examples, channel = self._axes
-        space = self._numbers.lhs_spec[2:]
-        ordered = jnp.transpose(wide(self.x), (channel, examples, *space))
-        channels, count = ordered.shape[:2]
-        split = ordered.reshape(self.groups, channels // self.groups, count, -1)
-        return jnp.swapaxes(split, 1, 2), jnp.ones(self.groups, split.dtype)
+        examples, channel, *space = self._numbers.lhs_spec
+        values = jnp.transpose(wide(self.x), (channel, examples, *space))
+        return Signals(values, 1, len(space), jnp.ones((), values.dtype))
 
     def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
         shape = list(self._with_outputs(1))
@@ -108,6 +121,31 @@ class ConvolutionInput:
         alone = [size if axis in (0, channel) else 1 for axis, size in enumerate(whole)]
         spread = jnp.broadcast_to(channels.reshape(alone), whole)
         return spread.reshape(self.groups, self.inputs)
+
+    def _over_rows(self, array: Float[Array, "..."]) -> Float[Array, "groups inputs"]:
+        """Sums over all rows of an array that lies as the input does.
+
+        The operation is linear in it, so the examples can be summed before.
+        """
+        one_example = array.sum(axis=self._axes[0], keepdims=True)
+        sums = applied_to_ones(
+            lambda kernel: self._convolve(one_example, kernel),
+            self._with_outputs(self.groups),
+            one_example,
+            one_example.dtype,
+        )
+        return jnp.moveaxis(sums, self._out_axis, 0).reshape(self.groups, self.inputs)
+
+    def _padded(self) -> Float[Array, "examples *space channels"]:
+        examples, channel, *space = self._numbers.lhs_spec
+        ordered = jnp.transpose(real(self.x), (examples, *space, channel))
+        pairs = zip(self.params["padding"], self.params["lhs_dilation"], strict=True)
+        config = [(0, 0, 0), *((low, high, gap - 1) for (low, high), gap in pairs), (0, 0, 0)]
+        return jax.lax.pad(ordered, jnp.zeros((), ordered.dtype), config)
+
+    @property
+    def _row_count(self) -> int:
+        return self.x.shape[self._axes[0]] * math.prod(self.space)
 
     @property
     def _numbers(self) -> Any:
@@ -140,3 +178,10 @@ class ConvolutionInput:
             params["lhs_dilation"], params["rhs_dilation"], self._numbers, self.groups,
             precision=jax.lax.Precision.HIGHEST,
         )  # fmt: skip
+
+
+def _along(numbers: Array, axis: int, window_axes: int) -> Array:
+    """Numbers along one axis of ``(rows, *window)``."""
+    shape = [1] * (1 + window_axes)
+    shape[axis] = -1
+    return numbers.reshape(shape)

@@ -7,8 +7,9 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, shape_of
-from insgd_optax.capture.layers.base import Layer, magnitudes, wide
+from insgd_optax.capture.compat import JaxprEqn, everywhere, shape_of, taken
+from insgd_optax.capture.layers.base import Layer, magnitudes, real, wide
+from insgd_optax.capture.layers.sampling import drawn_rows
 from insgd_optax.layout import Step
 from insgd_optax.structures import Signals, Sums
 
@@ -90,10 +91,29 @@ class DotInput:
         before, after = (1,) * self.outputs_before, (1,) * self.outputs_after
         return per_row.reshape(*groups, *before, *rows, *after)
 
+    def first_sums(self) -> Float[Array, "groups inputs"]:
+        axes = (*self.row_axes, *self.group_axes, *self.input_axes)
+        sums = jnp.transpose(real(self.x), axes).sum(axis=range(len(self.row_axes)))
+        return sums.reshape(self.groups, self.inputs)
+
+    def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
+        total = math.prod(self.x.shape[axis] for axis in self.row_axes)
+        places = drawn_rows(number, total, real(self.x))
+        if places is None:
+            return self._all_rows(everywhere(real(self.x)))
+        at = jnp.unravel_index(places, [self.x.shape[axis] for axis in self.row_axes])
+        axes = (*self.row_axes, *self.group_axes, *self.input_axes)
+        drawn = taken(jnp.transpose(real(self.x), axes), at)
+        return jnp.swapaxes(drawn.reshape(len(places), self.groups, self.inputs), 0, 1)
+
     def signals(self) -> Signals:
+        values = jnp.transpose(wide(self.x), (*self.group_axes, *self.row_axes, *self.input_axes))
+        one = jnp.ones((), values.dtype)
+        return Signals(values, len(self.row_axes), len(self.input_axes), one)
+
+    def _all_rows(self, x: Array) -> Array:
         axes = (*self.group_axes, *self.row_axes, *self.input_axes)
-        rows = jnp.transpose(wide(self.x), axes).reshape(self.groups, -1, self.inputs)
-        return rows[:, :, None, :], jnp.ones(self.groups, rows.dtype)
+        return jnp.transpose(x, axes).reshape(self.groups, -1, self.inputs)
 
     def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
         return jnp.broadcast_to(channels, (self.groups, self.inputs))

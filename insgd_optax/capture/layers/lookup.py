@@ -77,10 +77,16 @@ class LookupInput:
         del order
         return jnp.ones((), self.dtype)
 
+    def first_sums(self) -> Float[Array, "groups inputs"]:
+        return self.sums(1)[0]
+
+    def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
+        raise NotImplementedError("the second moment of one-hot rows is diagonal: use Diagonal()")
+
     def signals(self) -> Signals:
         """One of the one-hot rows, which are alike, for all of them."""
-        one_hot = jnp.zeros((self.groups, 1, 1, self.inputs), self.dtype).at[..., 0].set(1)
-        return one_hot, self.sums(2)[1]
+        one_hot = jnp.zeros((self.groups, 1, self.inputs), self.dtype).at[..., 0].set(1)
+        return Signals(one_hot, 1, 1, self.sums(2)[1][0])
 
     def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
         return jnp.broadcast_to(channels, (self.groups, self.inputs))

@@ -1,5 +1,6 @@
-"""The presets in the pipelines that optax users build: masks, partitions, schedules, sharding."""
+"""Presets and richer structures in the pipelines that optax users build."""
 
+import functools
 from typing import Any
 
 import jax
@@ -20,12 +21,27 @@ PRESETS = {
     "project_page": (insgd.project_page, {"momentum": 0.9}, {"per_example": True}),
 }
 STATIC = {"nlms": ("order",), "paper": ("order",), "released": ("order",), "project_page": ("eps",)}
+FULL = insgd.Full(damping=0.2, rows=4, refresh_every=3)
+
+
+def _on_white_inputs(learning_rate: Any) -> Any:
+    return insgd.on_white_inputs(optax.sgd(learning_rate, momentum=0.9), FULL)
+
+
+MAKERS = PRESETS | {
+    "mean_variance": (
+        insgd.insgd, {"structure": insgd.MeanVariance()}, {"structure": insgd.MeanVariance()}
+    ),
+    "full": (insgd.insgd, {"structure": FULL}, {"structure": FULL}),
+    "on_white_inputs": (_on_white_inputs, {}, {"structure": FULL}),
+}  # fmt: skip
 every_preset = pytest.mark.parametrize("name", PRESETS)
+every_maker = pytest.mark.parametrize("name", MAKERS)
 
 
 def _made(name: str) -> tuple[Any, Any, Any]:
-    """A preset, and gradients and statistics for it."""
-    make, options, capture = PRESETS[name]
+    """An optimizer, and gradients and statistics for it."""
+    make, options, capture = MAKERS[name]
     problem = perceptron()
     grad_fn = jax.jit(insgd.value_and_grad(problem.loss_fn, **capture))
     _, grads, input_stats = grad_fn(problem.params, problem.batch)
@@ -40,7 +56,7 @@ def _steps(tx: Any, grads: Any, input_stats: Any, params: Any, number: int = 3) 
     return params
 
 
-@every_preset
+@every_maker
 def test_the_state_keeps_its_types_under_jit_and_its_shape_is_known_beforehand(name):
     tx, grads, input_stats = _made(name)
     params = perceptron().params
@@ -58,8 +74,8 @@ def test_the_state_keeps_its_types_under_jit_and_its_shape_is_known_beforehand(n
     assert update._cache_size() == 1
 
 
-@every_preset
-def test_a_partition_by_layer_equals_the_preset_on_all_layers(name):
+@every_maker
+def test_a_partition_by_layer_equals_the_optimizer_on_all_layers(name):
     tx, grads, input_stats = _made(name)
     params = perceptron().params
     labels = {"hidden": "one", "head": "other"}
@@ -86,9 +102,9 @@ def test_an_injected_order_is_an_error_that_says_how_to_keep_it_out(name):
         optax.inject_hyperparams(make)(0.1).init(perceptron().params)
 
 
-@every_preset
+@every_maker
 def test_schedules_of_the_learning_rate_are_followed_from_step_zero(name):
-    make, options, _ = PRESETS[name]
+    make, options, _ = MAKERS[name]
     _, grads, input_stats = _made(name)
     params = perceptron().params
     tx = make(lambda count: jnp.where(count == 0, 0.0, 0.1), **options)
@@ -99,9 +115,9 @@ def test_schedules_of_the_learning_rate_are_followed_from_step_zero(name):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(second))
 
 
-@every_preset
+@every_maker
 def test_explicit_sharding_keeps_every_type(name):
-    make, options, capture = PRESETS[name]
+    make, options, capture = MAKERS[name]
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     problem = perceptron()
     params = jax.device_put(problem.params, NamedSharding(mesh, PartitionSpec()))
@@ -122,9 +138,81 @@ def test_explicit_sharding_keeps_every_type(name):
     assert avals((after, new_state)) == avals((params, state))
 
 
+@pytest.mark.parametrize(
+    "structure",
+    [
+        insgd.Scalar(), insgd.Diagonal(), insgd.Released(), insgd.MeanVariance(),
+        insgd.Full(rows=None), insgd.Full(rows=7),
+    ],
+)  # fmt: skip
+def test_statistics_of_a_batch_on_an_explicit_mesh_are_those_of_one_device(structure):
+    def loss_fn(params: Any, images: Any, tokens: Any) -> Any:
+        y = jax.lax.conv_general_dilated(
+            images, params["conv"], (1, 1), "SAME", feature_group_count=2
+        )
+        return jnp.mean(y) + jnp.mean(tokens @ params["dense"])
+
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (4, 1, 3, 3), "dense": (6, 2)}
+    params = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+    batch = jnp.asarray(rng.normal(size=(16, 2, 8, 8))), jnp.asarray(rng.normal(size=(16, 5, 6)))
+    grad_fn = jax.jit(insgd.value_and_grad(loss_fn, structure=structure))
+    _, _, alone = grad_fn(params, *batch)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    with jax.set_mesh(mesh):
+        everywhere = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        _, _, together = grad_fn(everywhere, *spread)
+    for name in shapes:
+        np.testing.assert_allclose(together[name].sums, alone[name].sums, rtol=1e-9)
+
+
 def test_map_params_reaches_the_momentum_of_paper_and_nothing_else():
     tx, _, _ = _made("paper")
     state = tx.init(perceptron().params)
     marked = optax.tree.map_params(tx, lambda leaf: "buffer", state)
     found = [leaf for leaf in jax.tree.leaves(marked) if isinstance(leaf, str)]
     assert len(found) == len(jax.tree.leaves(perceptron().params))
+
+
+@every_maker
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_updates_and_state_keep_their_dtypes_and_the_history_is_float32(name, dtype):
+    make, options, capture = MAKERS[name]
+    problem = perceptron(dtype)
+    tx, grad_fn = make(0.1, **options), insgd.value_and_grad(problem.loss_fn, **capture)
+    state = tx.init(problem.params)
+    _, grads, input_stats = grad_fn(problem.params, problem.batch)
+    updates, after = tx.update(grads, state, problem.params, input_stats=input_stats)
+    assert jax.tree.map(jnp.result_type, updates) == jax.tree.map(jnp.result_type, problem.params)
+    assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
+    for moments in input_stats.values():
+        assert moments is None or moments.sums.dtype == jnp.float32
+
+
+@every_maker
+def test_masked_leaves_keep_their_plain_gradient(name):
+    tx, grads, input_stats = _made(name)
+    params = perceptron().params
+    mask = {"hidden": {"kernel": True, "bias": True}, "head": {"kernel": False, "bias": False}}
+    masked = optax.masked(tx, mask)
+    updates, _ = masked.update(grads, masked.init(params), params, input_stats=input_stats)
+    alone, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+    assert_close(updates["head"], grads["head"])
+    assert_close(updates["hidden"], alone["hidden"])
+
+
+@every_maker
+def test_parameters_and_state_can_be_donated(name):
+    tx, grads, input_stats = _made(name)
+    params = jax.tree.map(jnp.copy, perceptron().params)
+    state = tx.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, state: Any) -> Any:
+        updates, state = tx.update(grads, state, params, input_stats=input_stats)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(2):
+        params, state = step(params, state)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))

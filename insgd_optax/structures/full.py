@@ -1,0 +1,120 @@
+"""Full: the whole second moment of a layer's input, as in recursive least squares."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.layout import Layout
+from insgd_optax.structures.base import (
+    LayerInput,
+    Number,
+    Structure,
+    Sums,
+    check_is_static,
+    safe_power,
+    times_larger,
+)
+from insgd_optax.structures.diagonal import Diagonal
+
+
+@dataclasses.dataclass(frozen=True)
+class Full:
+    r"""Keeps ``A`` itself, damped relative to its mean eigenvalue.
+
+    .. math::
+      A^{-1} G = (\mathbb{E}[x x^\top] + \lambda \bar P I)^{-1} G, \qquad
+      \bar P = \tfrac{1}{n} \operatorname{tr} \mathbb{E}[x x^\top]
+
+    The second moment is estimated from ``rows`` rows of each batch, one drawn from each of as many
+    stretches of equal length, so that every row is equally likely to be taken. The factor is
+    computed again after every ``refresh_every`` updates, and at the first, second, fourth, ...
+    while the history is young. A direction that was never seen is divided by
+    :math:`\lambda \bar P`, never by less. State: ``n²`` numbers, and as many for the factor if it
+    is not computed at every update.
+
+    >>> A = jnp.array([[[2.0, 1.0], [1.0, 2.0]]])            # mean eigenvalue 2
+    >>> full = Full(damping=0.5)
+    >>> normalized = full.apply(full.factor(A, exponent=-1, eps=0.0), jnp.ones((1, 2, 1)))
+    >>> [round(float(u), 4) for u in normalized.ravel()]     # the eigenvalue of (1, 1) is 3 + 1
+    [0.25, 0.25]
+
+    Attributes:
+      damping: :math:`\lambda`, without unit.
+      refresh_every: after how many updates the factor is computed again.
+      rows: how many rows of each batch are used; None for all.
+      max_inputs: layers with more inputs get `Diagonal`, and so do weights of one axis, which
+        are mostly biases, and lookups, whose second moment is diagonal.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    References:
+      Sayed (2003), recursive least squares. Benzing, "Gradient Descent on Neurons and its Link to
+      Approximate Second-Order Optimization" (FOOF), ICML 2022. Petersen et al., "ISAAC Newton",
+      ICLR 2023.
+    """
+
+    damping: int | float = 0.1
+    refresh_every: int = 10
+    rows: int | None = 512
+    max_inputs: int = 2048
+
+    def __post_init__(self) -> None:
+        least = {"damping": 0, "refresh_every": 1, "max_inputs": 1}
+        for name, bound in (least if self.rows is None else least | {"rows": 1}).items():
+            check_is_static(name, getattr(self, name))
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} must be at least {bound}, not {getattr(self, name)}.")
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    def for_layer(self, layout: Layout) -> Structure:
+        plain = layout.one_hot or len(layout.shape) < 2 or layout.inputs > self.max_inputs
+        return Diagonal() if plain else self
+
+    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
+        return groups, inputs, inputs
+
+    def observe(self, seen: LayerInput) -> Sums:
+        rows = seen.rows(self.rows)
+        sums = jnp.einsum("gri,grj->gij", rows, rows, precision=jax.lax.Precision.HIGHEST)
+        return sums, jnp.full(seen.groups, rows.shape[1], sums.dtype)
+
+    def feature_power(
+        self, power: Float[Array, "groups inputs inputs"]
+    ) -> Float[Array, "groups inputs 1"]:
+        return jnp.diagonal(power, axis1=1, axis2=2)[:, :, None]
+
+    def guarded(
+        self,
+        history: Float[Array, "groups inputs inputs"],
+        batch: Float[Array, "groups inputs inputs"],
+    ) -> tuple[Float[Array, "groups inputs inputs"], Float[Array, " groups"]]:
+        return history, times_larger(_mean_eigenvalue(batch), _mean_eigenvalue(history))
+
+    def factor(
+        self, power: Float[Array, "groups inputs inputs"], exponent: Number, eps: Number
+    ) -> Float[Array, "groups inputs inputs"]:
+        del eps  # the damping takes its place
+        values, vectors = jnp.linalg.eigh(power)
+        # What rounding leaves of an eigenvalue of zero must not be divided by.
+        rounding = power.shape[1] * jnp.finfo(power.dtype).eps
+        values = jnp.where(values > rounding * values[:, -1:], values, 0)
+        damped = values + self.damping * _mean_eigenvalue(power)[:, None]
+        scaled = vectors * safe_power(damped, exponent)[:, None, :]
+        return jnp.einsum("gik,gjk->gij", scaled, vectors, precision=jax.lax.Precision.HIGHEST)
+
+    def apply(
+        self,
+        factor: Float[Array, "groups inputs inputs"],
+        gradient: Float[Array, "groups inputs outputs"],
+    ) -> Float[Array, "groups inputs outputs"]:
+        return jnp.einsum("gij,gjo->gio", factor, gradient, precision=jax.lax.Precision.HIGHEST)
+
+
+def _mean_eigenvalue(power: Float[Array, "groups inputs inputs"]) -> Float[Array, " groups"]:
+    return jnp.mean(jnp.diagonal(power, axis1=1, axis2=2), axis=1)

@@ -1,0 +1,94 @@
+"""MeanVariance: a layer's mean input and its mean variance, a rank-one second moment."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.layout import Layout
+from insgd_optax.structures.base import (
+    LayerInput,
+    Number,
+    Structure,
+    Sums,
+    safe_power,
+    times_larger,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanVariance:
+    r"""Replaces ``A`` by the mean input's outer product and the features' mean variance.
+
+    .. math::
+      A \approx \sigma^2 I + m m^\top, \qquad
+      m = \mathbb{E}\, x, \quad \sigma^2 = \tfrac{1}{n} \mathbb{E} \lVert x - m \rVert^2
+
+    Inputs behind a ReLU have a large mean, which is the one direction that limits the learning
+    rate. The power of ``A`` has a closed form (Sherman-Morrison for -1): the mean's direction has
+    the eigenvalue :math:`\sigma^2 + \lVert m \rVert^2` and all others :math:`\sigma^2`. Both are
+    pulled to their mean by ``eps``, as in `Diagonal`. State: one number a feature, and one.
+
+    >>> moments = jnp.array([[2.0, 0.0, 3.0]])               # m = (2, 0), E‖x‖² / 2 = 3: σ² = 1
+    >>> factor = MeanVariance().factor(moments, exponent=-1, eps=0.0)
+    >>> normalized = MeanVariance().apply(factor, jnp.ones((1, 2, 1)))
+    >>> [round(float(u), 6) for u in normalized.ravel()]     # 1 / (1 + 4) and 1 / 1
+    [0.2, 1.0]
+
+    References:
+      Sherman, Morrison (1950) for the inverse; a rank-one instance of recursive least squares.
+    """
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def refresh_every(self) -> int:
+        return 1
+
+    def for_layer(self, layout: Layout) -> Structure:
+        del layout
+        return self
+
+    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
+        return groups, inputs + 1
+
+    def observe(self, seen: LayerInput) -> Sums:
+        squares, count = seen.sums(self.order)
+        mean_square = squares.mean(axis=1, keepdims=True)
+        return jnp.concatenate([seen.first_sums(), mean_square], axis=1), count
+
+    def feature_power(self, power: Float[Array, "groups _"]) -> Float[Array, "groups inputs 1"]:
+        mean, variance, _ = _parts(power)
+        return (mean**2 + variance[:, None])[:, :, None]
+
+    def guarded(
+        self, history: Float[Array, "groups _"], batch: Float[Array, "groups _"]
+    ) -> tuple[Float[Array, "groups _"], Float[Array, " groups"]]:
+        return history, times_larger(batch[:, -1], history[:, -1])
+
+    def factor(
+        self, power: Float[Array, "groups _"], exponent: Number, eps: Number
+    ) -> Float[Array, "groups _"]:
+        mean, variance, mean_square = _parts(power)
+        length = jnp.sum(mean**2, axis=1)
+        across = (variance + eps * mean_square) / (1 + eps)
+        along = across + length / (1 + eps)
+        others = safe_power(across, exponent)
+        rank_one = (safe_power(along, exponent) - others) * safe_power(length, -1)
+        return jnp.concatenate([mean, others[:, None], rank_one[:, None]], axis=1)
+
+    def apply(
+        self, factor: Float[Array, "groups _"], gradient: Float[Array, "groups inputs outputs"]
+    ) -> Float[Array, "groups inputs outputs"]:
+        mean, others, rank_one = factor[:, :-2, None], factor[:, -2], factor[:, -1]
+        along = jnp.sum(mean * gradient, axis=1, keepdims=True)
+        return others[:, None, None] * gradient + rank_one[:, None, None] * mean * along
+
+
+def _parts(power: Float[Array, "groups _"]) -> tuple[Array, Array, Array]:
+    """Mean input, mean variance of the features, mean square of the features."""
+    mean, mean_square = power[:, :-1], power[:, -1]
+    variance = mean_square - jnp.mean(mean**2, axis=1)
+    return mean, jnp.maximum(variance, 0), mean_square

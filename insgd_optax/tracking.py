@@ -1,0 +1,178 @@
+"""Tracking: brings the history up to date and says what is known of every layer."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from insgd_optax.factors import Cache, Seen
+from insgd_optax.history import Powers, Slot, pack, slots_for, totals, unpack, updated
+from insgd_optax.layout import Layout
+from insgd_optax.matching import match_statistics
+from insgd_optax.moments import InputMoments
+from insgd_optax.paths import named_leaves
+from insgd_optax.structures import Number, Structure
+
+Gradients = Mapping[str, Float[Array, "groups inputs outputs"]]
+
+
+class ScaleByInputState(NamedTuple):
+    """State of `scale_by_input`. Packed vectors, so that no wrapper takes them for parameters.
+
+    Attributes:
+      count: updates so far; shape (), int32.
+      skipped: updates that were skipped because something was not finite; shape (), int32.
+      power: the history of every leaf, one after the other in the order of their paths, before
+        bias correction; shape (numbers,), float32, or float64 if a parameter is.
+      power_weight: the weight that every group's history has gathered, to correct its bias; shape
+        (groups,), same dtype.
+      factor: the factors that a structure keeps between refreshes, one leaf after the other;
+        one row for each exponent, shape (exponents, factors), same dtype. Empty for structures
+        that keep none.
+    """
+
+    count: Int[Array, ""]
+    skipped: Int[Array, ""]
+    power: Float[Array, " numbers"]
+    power_weight: Float[Array, " groups"]
+    factor: Float[Array, "exponents factors"]
+
+
+class Observed(NamedTuple):
+    """What an update knows before it normalizes anything.
+
+    Attributes:
+      seen: what is known of every layer, by the path of its weight.
+      finite: whether everything is.
+      cache: the factors that were kept.
+      state: the new state, but for its factors.
+    """
+
+    seen: dict[str, Seen]
+    finite: Bool[Array, ""]
+    cache: Cache
+    state: ScaleByInputState
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The history of every layer's input.
+
+    Attributes:
+      structure: what is kept of it.
+      decay_at: how much of it stays at an update, from the weight that it has gathered so far.
+      layouts: the parameters' layouts, where their shapes do not suggest them.
+      exponents: the powers of the second moment that factors are kept for.
+    """
+
+    structure: Structure
+    decay_at: Callable[[Array], Number | Array]
+    layouts: Mapping[str, Layout]
+    exponents: tuple[Number, ...] = (-1,)
+
+    def init(self, params: Any) -> ScaleByInputState:
+        """An empty history, with room for these parameters."""
+        room = totals(slots_for(named_leaves(params), self.structure, self.layouts))
+        dtype = widest_dtype(jax.tree.leaves(params))
+        counters = [jnp.zeros([], jnp.int32) for _ in range(2)]
+        shapes = room.numbers, room.groups, (len(self.exponents), room.factors)
+        return ScaleByInputState(*counters, *(jnp.zeros(shape, dtype) for shape in shapes))
+
+    def observe(
+        self, updates: Any, state: Any, input_stats: Mapping[str, InputMoments | None] | None
+    ) -> Observed:
+        """The history with one more batch.
+
+        Raises:
+          ValueError: if the statistics are missing or do not fit the updates.
+        """
+        named = named_leaves(updates)
+        matched = match_statistics(named, input_stats, self.structure)
+        slots = slots_for(named, self.structure, self.layouts)
+        _check_state(slots, state)
+        batch = pack(slots, matched, state.power.dtype)
+        finite = all_finite([*(leaf for _, leaf in named), batch.sums], state.power.dtype)
+        # A batch that is not finite counts as one without rows, which leaves the history alone.
+        batch = batch._replace(sums=zero_unless(finite, batch.sums))
+        batch = batch._replace(count=zero_unless(finite, batch.count))
+        new = updated(state.power, state.power_weight, batch, self.decay_at(state.power_weight))
+        after = ScaleByInputState(
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            skipped=jnp.where(finite, state.skipped, optax.safe_increment(state.skipped)),
+            power=new.power,
+            power_weight=new.weight,
+            factor=state.factor,
+        )
+        cache = Cache(state.factor, slots, state.count - state.skipped)
+        return Observed(_seen(matched, slots, new), finite, cache, after)
+
+
+def _seen(
+    matched: Mapping[str, InputMoments | None], slots: Mapping[str, Slot], powers: Powers
+) -> dict[str, Seen]:
+    """What is known of every layer, by the path of its weight."""
+    found = {}
+    for path, moments in matched.items():
+        if moments is not None:
+            part, like = slots[path].numbers, moments.sums
+            history, batch = (unpack(p, part, like) for p in (powers.history, powers.batch))
+            ever = unpack(powers.weight, slots[path].groups, moments.count) > 0
+            found[path] = Seen(moments, history, batch, ever)
+    return found
+
+
+def split_leaves(tree: Any, seen: Mapping[str, Seen]) -> Gradients:
+    """Every captured leaf as the matrices of its layer, in the history's precision."""
+    split = {}
+    for path, leaf in named_leaves(tree):
+        if path in seen:
+            history, layout = seen[path].history, seen[path].moments.layout
+            wide = leaf.dtype if jnp.iscomplexobj(leaf) else history.dtype
+            split[path] = layout.split(leaf.astype(wide))
+    return split
+
+
+def merged_leaves(tree: Any, matrices: Gradients, seen: Mapping[str, Seen]) -> Any:
+    """The tree with its captured leaves replaced, each in its own dtype."""
+    leaves = []
+    for path, leaf in named_leaves(tree):
+        if path in seen:
+            whole = seen[path].moments.layout.merge(matrices[path])
+            if leaf.dtype == jnp.float16:  # a small power would take it past the largest number
+                largest = float(jnp.finfo(jnp.float16).max)
+                whole = jnp.clip(whole, -largest, largest)
+            leaf = whole.astype(leaf.dtype)
+        leaves.append(leaf)
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:
+    """The tree, or zeros."""
+    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), tree)
+
+
+def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
+    # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
+    # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
+    largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in arrays if array.size]
+    return jnp.all(jnp.isfinite(jnp.stack(largest))) if largest else jnp.array(True)
+
+
+def widest_dtype(leaves: Sequence[Any]) -> Any:
+    double = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in leaves)
+    return jnp.float64 if double else jnp.float32
+
+
+def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
+    numbers, groups, factors = totals(slots)
+    sizes = state.power.size, state.power_weight.size, state.factor.shape[-1]
+    if (numbers, groups, factors) != sizes:
+        raise ValueError(
+            f"The state holds {state.power.size} numbers, but the history of these updates takes "
+            f"{numbers}: {sorted(slots)}. Call init() on parameters with the same leaves as the "
+            "updates (a leaf may not be None in one of them), and with the same layouts."
+        )
