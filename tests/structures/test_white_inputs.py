@@ -9,8 +9,9 @@ import optax
 import pytest
 
 import insgd_optax as insgd
-from test_dense_definitions import STRUCTURES, dense_matrix, power_of
 from zoo.case import inputs, normal
+
+from .test_dense_definitions import STRUCTURES, dense_matrix, power_of
 
 # Adam and Muon of optax mix precisions.
 pytestmark = pytest.mark.framework

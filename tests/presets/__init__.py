@@ -1,0 +1,1 @@
+"""The presets, each against its source."""

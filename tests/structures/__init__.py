@@ -1,0 +1,1 @@
+"""Structures, and what is built on them."""
