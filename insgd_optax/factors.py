@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.history import Slot, unpack
 from insgd_optax.moments import InputMoments
-from insgd_optax.structures import Number
+from insgd_optax.structures import Number, safe_power
 
 
 class Seen(NamedTuple):
@@ -43,7 +43,7 @@ class Cache(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """A layer's factor, and what its result is multiplied with for the guard."""
+    """A layer's factor, and the power of its unit."""
 
     factor: Float[Array, "groups ..."]
     scale: Float[Array, " groups"]
@@ -61,15 +61,13 @@ def factors_of(
     found = {}
     for path, layer in seen.items():
         kept, part = layer.moments.kept, cache.slots[path].factors
-        power, larger = layer.history, jnp.ones_like(layer.moments.count, layer.history.dtype)
-        if guard:
-            power, larger = kept.guarded(layer.history, layer.batch)
+        power, unit = kept.guarded(layer.history, layer.batch if guard else layer.history)
         found[path] = [
             Factor(
                 unpack(row, part, power)
                 if kept.refresh_every > 1
                 else kept.factor(power, exponent, eps),
-                larger ** jnp.asarray(exponent, larger.dtype),
+                safe_power(unit, exponent),
             )
             for row, exponent in zip(packed, exponents, strict=True)
         ]
@@ -90,17 +88,19 @@ def _refreshed(
         return cache.packed
     (every,) = {layer.moments.kept.refresh_every for layer in cached.values()}
 
-    def packed(exponent: Number) -> Array:
-        parts = [jnp.zeros(0, cache.packed.dtype)]
+    def computed_for(old: Array, exponent: Number) -> Array:
+        parts = [old[:0]]
         for path, slot in cache.slots.items():
-            room, factor = slot.factors.stop - slot.factors.start, jnp.zeros(0, parts[0].dtype)
+            part = old[slot.factors]
             if path in cached:
                 factor = cached[path].moments.kept.factor(cached[path].history, exponent, eps)
-            parts.append(jnp.pad(factor.ravel(), (0, room - factor.size)))
+                part = jnp.concatenate([factor.ravel(), part[factor.size :]])
+            parts.append(part)
         return jnp.concatenate(parts)
 
     def computed() -> Array:
-        return jnp.stack([packed(exponent) for exponent in exponents])
+        both = zip(cache.packed, exponents, strict=True)
+        return jnp.stack([computed_for(old, exponent) for old, exponent in both])
 
     return jax.lax.cond(_is_due(cache.updates, every), computed, lambda: cache.packed)
 

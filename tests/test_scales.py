@@ -6,6 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import insgd_optax as insgd
@@ -70,3 +71,31 @@ def test_no_scale_of_the_gradient_alone_gives_a_nan_or_a_flip(structure, exponen
     for grad, update in zip(*map(jax.tree.leaves, (scaled, updates)), strict=True):
         assert not jnp.any(jnp.isnan(update))
         assert jnp.all(jnp.sign(grad) * jnp.sign(update) >= 0)
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [insgd.MeanVariance(), insgd.Full(rows=None), insgd.Full(rows=None, refresh_every=1)],
+    ids=["mean_variance", "full", "full_every_step"],
+)
+@pytest.mark.parametrize("make_problem", [regression, convnet])
+def test_richer_structures_take_the_same_step_at_every_scale_of_the_input(make_problem, structure):
+    """Their updates have signs of their own, but only one size: that of the gradient's unit."""
+    problem = make_problem()
+    tx = insgd.scale_by_input(structure)
+    inputs, targets = problem.batch
+    kernel = "weight" if "weight" in problem.params else "conv"
+
+    @jax.jit
+    def update_of(scale: Any) -> Any:
+        _, stats = problem.stats_of(batch=(scale * inputs, targets), structure=structure)
+        grads = jax.tree.map(jnp.ones_like, problem.params)
+        updates, _ = tx.update(grads, tx.init(problem.params), input_stats=stats)
+        return updates[kernel]
+
+    reference = jax.tree.leaves(update_of(jnp.asarray(1.0, jnp.float32)))
+    for scale in (1e-15, 1e-6, 1e6, 1e15):
+        scaled = jax.tree.leaves(update_of(jnp.asarray(scale, jnp.float32)))
+        for one, other in zip(reference, scaled, strict=True):
+            if one.ndim > 1:
+                np.testing.assert_allclose(other * scale**2, one, rtol=2e-3)

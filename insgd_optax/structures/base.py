@@ -108,7 +108,10 @@ class Structure(Protocol):
     def guarded(
         self, history: Float[Array, "groups ..."], batch: Float[Array, "groups ..."]
     ) -> tuple[Float[Array, "groups ..."], Float[Array, " groups"]]:
-        """The larger of both: a power, and by how much each group of it is larger still."""
+        """The larger of both: what `factor` is made of, and each group's unit for it.
+
+        The unit is 1, or the mean power where the factor is relative to that.
+        """
         ...
 
     def factor(
@@ -161,11 +164,6 @@ def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, 
     if isinstance(exponent, numbers.Real) and exponent == -1:
         return jnp.where(present, 1 / bounded, 0)
     return jnp.where(present, bounded ** jnp.asarray(exponent, power.dtype), 0)
-
-
-def times_larger(batch: Float[Array, " groups"], history: Float[Array, " groups"]) -> Array:
-    """``max(1, batch / history)``, and 1 where there is no history."""
-    return jnp.maximum(batch * safe_power(history, -1), 1)
 
 
 def check_between(

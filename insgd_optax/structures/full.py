@@ -14,7 +14,6 @@ from insgd_optax.structures.base import (
     Sums,
     check_is_static,
     safe_power,
-    times_larger,
 )
 from insgd_optax.structures.diagonal import Diagonal
 
@@ -30,14 +29,15 @@ class Full:
     The second moment is estimated from ``rows`` rows of each batch, one drawn from each of as many
     stretches of equal length, so that every row is equally likely to be taken. The factor is
     computed again after every ``refresh_every`` updates, and at the first, second, fourth, ...
-    while the history is young. A direction that was never seen is divided by
-    :math:`\lambda \bar P`, never by less. State: ``n²`` numbers, and as many for the factor if it
-    is not computed at every update.
+    of all. It is relative to :math:`\bar P`, which is up to date at every step. A direction that
+    was never seen is divided by :math:`\lambda \bar P`, never by less, so a damping of 0 is for
+    batches with all their rows only. State: ``n²`` numbers, and as many for the factor if it is
+    not computed at every update.
 
     >>> A = jnp.array([[[2.0, 1.0], [1.0, 2.0]]])            # mean eigenvalue 2
     >>> full = Full(damping=0.5)
-    >>> normalized = full.apply(full.factor(A, exponent=-1, eps=0.0), jnp.ones((1, 2, 1)))
-    >>> [round(float(u), 4) for u in normalized.ravel()]     # the eigenvalue of (1, 1) is 3 + 1
+    >>> relative = full.apply(full.factor(A, exponent=-1, eps=0.0), jnp.ones((1, 2, 1)))
+    >>> [round(float(u) / 2, 4) for u in relative.ravel()]   # the eigenvalue of (1, 1) is 3 + 1
     [0.25, 0.25]
 
     Attributes:
@@ -94,18 +94,21 @@ class Full:
         history: Float[Array, "groups inputs inputs"],
         batch: Float[Array, "groups inputs inputs"],
     ) -> tuple[Float[Array, "groups inputs inputs"], Float[Array, " groups"]]:
-        return history, times_larger(_mean_eigenvalue(batch), _mean_eigenvalue(history))
+        return history, jnp.maximum(_mean_eigenvalue(history), _mean_eigenvalue(batch))
 
     def factor(
         self, power: Float[Array, "groups inputs inputs"], exponent: Number, eps: Number
     ) -> Float[Array, "groups inputs inputs"]:
         del eps  # the damping takes its place
-        values, vectors = jnp.linalg.eigh(power)
+        level = _mean_eigenvalue(power)[:, None, None]
+        identity = jnp.broadcast_to(jnp.eye(power.shape[1], dtype=power.dtype), power.shape)
+        # What was never seen counts as white, until the next refresh.
+        relative = jnp.where(level > 0, power * safe_power(level, -1), identity)
+        values, vectors = jnp.linalg.eigh(relative)
         # What rounding leaves of an eigenvalue of zero must not be divided by.
         rounding = power.shape[1] * jnp.finfo(power.dtype).eps
         values = jnp.where(values > rounding * values[:, -1:], values, 0)
-        damped = values + self.damping * _mean_eigenvalue(power)[:, None]
-        scaled = vectors * safe_power(damped, exponent)[:, None, :]
+        scaled = vectors * safe_power(values + self.damping, exponent)[:, None, :]
         return jnp.einsum("gik,gjk->gij", scaled, vectors, precision=jax.lax.Precision.HIGHEST)
 
     def apply(

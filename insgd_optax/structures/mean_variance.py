@@ -12,7 +12,6 @@ from insgd_optax.structures.base import (
     Structure,
     Sums,
     safe_power,
-    times_larger,
 )
 
 
@@ -31,8 +30,8 @@ class MeanVariance:
 
     >>> moments = jnp.array([[2.0, 0.0, 3.0]])               # m = (2, 0), E‖x‖² / 2 = 3: σ² = 1
     >>> factor = MeanVariance().factor(moments, exponent=-1, eps=0.0)
-    >>> normalized = MeanVariance().apply(factor, jnp.ones((1, 2, 1)))
-    >>> [round(float(u), 6) for u in normalized.ravel()]     # 1 / (1 + 4) and 1 / 1
+    >>> relative = MeanVariance().apply(factor, jnp.ones((1, 2, 1)))
+    >>> [round(float(u) / 3, 6) for u in relative.ravel()]   # 1 / (1 + 4) and 1 / 1
     [0.2, 1.0]
 
     References:
@@ -60,20 +59,22 @@ class MeanVariance:
         return jnp.concatenate([seen.first_sums(), mean_square], axis=1), count
 
     def feature_power(self, power: Float[Array, "groups _"]) -> Float[Array, "groups inputs 1"]:
-        mean, variance, _ = _parts(power)
-        return (mean**2 + variance[:, None])[:, :, None]
+        squares = power[:, :-1] ** 2
+        variance = jnp.maximum(power[:, -1] - jnp.mean(squares, axis=1), 0)
+        return (squares + variance[:, None])[:, :, None]
 
     def guarded(
         self, history: Float[Array, "groups _"], batch: Float[Array, "groups _"]
     ) -> tuple[Float[Array, "groups _"], Float[Array, " groups"]]:
-        return history, times_larger(batch[:, -1], history[:, -1])
+        return history, jnp.maximum(history[:, -1], batch[:, -1])
 
     def factor(
         self, power: Float[Array, "groups _"], exponent: Number, eps: Number
     ) -> Float[Array, "groups _"]:
-        mean, variance, mean_square = _parts(power)
+        # Relative to the mean square: powers of a tiny variance would leave float32.
+        mean = power[:, :-1] * safe_power(power[:, -1:], -0.5)
         length = jnp.sum(mean**2, axis=1)
-        across = (variance + eps * mean_square) / (1 + eps)
+        across = (jnp.maximum(1 - length / mean.shape[1], 0) + eps) / (1 + eps)
         along = across + length / (1 + eps)
         others = safe_power(across, exponent)
         rank_one = (safe_power(along, exponent) - others) * safe_power(length, -1)
@@ -85,10 +86,3 @@ class MeanVariance:
         mean, others, rank_one = factor[:, :-2, None], factor[:, -2], factor[:, -1]
         along = jnp.sum(mean * gradient, axis=1, keepdims=True)
         return others[:, None, None] * gradient + rank_one[:, None, None] * mean * along
-
-
-def _parts(power: Float[Array, "groups _"]) -> tuple[Array, Array, Array]:
-    """Mean input, mean variance of the features, mean square of the features."""
-    mean, mean_square = power[:, :-1], power[:, -1]
-    variance = mean_square - jnp.mean(mean**2, axis=1)
-    return mean, jnp.maximum(variance, 0), mean_square

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import insgd_optax as insgd
+from insgd_optax.capture.layers.sampling import drawn_rows
 from zoo.case import inputs, normal
 
 DAMPING = 0.2
@@ -127,10 +128,12 @@ def test_a_factor_is_kept_between_refreshes_and_renewed_often_while_the_history_
         updates, state = tx.update(probe, state, params, input_stats=stats)
         total = 0.5 * total + 0.5 * x.T @ x / 8
         weight = 0.5 * weight + 0.5
+        level = np.trace(total / weight) / 4
         if step in (0, 1, 3, 6, 12):
-            moment = total / weight
-            damped = moment + DAMPING * np.trace(moment) / 4 * np.eye(4)
-        np.testing.assert_allclose(updates["w"], np.linalg.solve(damped, probe["w"]), rtol=1e-9)
+            damped = total / weight / level + DAMPING * np.eye(4)
+        # The factor's shape is that of the last refresh, its size always that of now.
+        expected = np.linalg.solve(damped, probe["w"]) / level
+        np.testing.assert_allclose(updates["w"], expected, rtol=1e-9)
 
 
 def test_a_batch_that_is_not_finite_leaves_the_kept_factor_as_it_was():
@@ -161,6 +164,81 @@ def test_the_guard_divides_a_much_larger_batch_by_its_own_power():
     ratio = np.asarray(updates[False]["w"] / updates[True]["w"])
     # The history after the third batch has a third of 10,000 times the power, and 2 thirds of 1.
     np.testing.assert_allclose(ratio, 3.0, rtol=0.02)
+
+
+def _regression(scale: float) -> tuple[jax.Array, jax.Array]:
+    x = inputs(0, (256, 8), "float32")
+    return scale * x, x @ normal(1, (8, 1), "float32")
+
+
+@pytest.mark.parametrize("refresh_every", [1, 10, 50])
+@pytest.mark.parametrize("jump", [3.0, 30.0])
+def test_inputs_that_grow_between_refreshes_are_divided_by_their_new_size(refresh_every, jump):
+    structure = insgd.Full(rows=None, refresh_every=refresh_every)
+    tx = insgd.insgd(0.5, structure=structure, momentum=None)
+
+    def loss_fn(params: Any, x: Any, y: Any) -> jax.Array:
+        return jnp.mean((x @ params["w"] - y) ** 2) / 2
+
+    grad_fn = insgd.value_and_grad(loss_fn, structure=structure)
+
+    def step(carry: Any, scale: jax.Array) -> Any:
+        params, state = carry
+        x, y = _regression(1.0)
+        loss, grads, stats = grad_fn(params, scale * x, y)
+        updates, state = tx.update(grads, state, params, input_stats=stats)
+        return ({"w": params["w"] + updates["w"]}, state), loss
+
+    params = {"w": jnp.zeros((8, 1), jnp.float32)}
+    scales = jnp.where(jnp.arange(120) < 52, 1.0, jump).astype(jnp.float32)
+    _, losses = jax.lax.scan(step, (params, tx.init(params)), scales)
+    # Right at the jump the weights are too large by it; after that the loss falls.
+    assert float(jnp.max(losses[53:])) <= float(losses[52]) * 1.01
+    assert float(losses[-1]) < 1e-2 * float(losses[52])
+
+
+def test_a_layer_that_is_first_reached_between_refreshes_steps_as_on_white_inputs():
+    structure = _exact(refresh_every=50)
+    params = {"a": normal(0, (4, 3), "float64"), "b": normal(1, (4, 3), "float64")}
+
+    def loss(params: Any, x: Any, taken: Any) -> jax.Array:
+        branches = [lambda x: jnp.sum(x @ params["a"]), lambda x: jnp.sum(x @ params["b"])]
+        return jax.lax.switch(taken, branches, x)
+
+    grad_fn = jax.jit(insgd.value_and_grad(loss, structure=structure))
+    tx, x = insgd.scale_by_input(structure), inputs(0, (8, 4), "float64")
+    state = tx.init(params)
+    for taken in (0, 0, 0, 0, 0, 1):
+        _, grads, stats = grad_fn(params, x, jnp.asarray(taken))
+        updates, state = tx.update(grads, state, params, input_stats=stats)
+    expected = grads["b"] / ((1 + DAMPING) * jnp.mean(x**2))
+    np.testing.assert_allclose(updates["b"], expected, rtol=1e-9)
+
+
+def test_rows_whose_sums_are_alike_are_drawn_at_different_places():
+    """One-hot rows: a hash of their plain sum would draw the same places from every batch."""
+    rng, params = np.random.default_rng(0), {"w": jnp.zeros((6, 2))}
+    structure = insgd.Full(rows=5)
+    drawn = [
+        np.asarray(
+            _captured(structure, jnp.asarray(np.eye(6)[rng.permutation(60) % 6]), params)[1][
+                "w"
+            ].sums
+        )
+        for _ in range(12)
+    ]
+    assert len({tuple(np.diagonal(sums[0])) for sums in drawn}) > 3
+
+
+def test_the_rows_of_a_very_large_batch_are_drawn_from_odd_places_too():
+    places = np.concatenate(
+        [
+            np.asarray(drawn_rows(512, 2**25, jnp.asarray([seed], jnp.float32)))
+            for seed in range(1, 20)
+        ]
+    )
+    assert 0.4 < np.mean(places[places > 2**24] % 2) < 0.6
+    assert np.all((places >= 0) & (places < 2**25))
 
 
 def test_lookups_large_layers_and_single_vectors_get_a_diagonal():

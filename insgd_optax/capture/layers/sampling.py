@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 # 2**32 and 1 over the golden ratio: multiples of them, modulo 1, spread evenly.
@@ -18,10 +19,22 @@ def drawn_rows(
     """
     if number is None or number >= total:
         return None
-    bits = jax.lax.bitcast_convert_type(jnp.sum(like).astype(jnp.float32), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(_weighted_sum(like), jnp.uint32)
     scrambled = (bits ^ (bits >> 15)) * jnp.uint32(GOLDEN_BITS)
     start = (scrambled >> 8).astype(jnp.float32) / jnp.float32(1 << 24)
-    stretch = jnp.arange(number, dtype=jnp.float32)
-    within = (start + stretch * jnp.float32(GOLDEN)) % 1
-    places = jnp.floor((stretch + within) * jnp.float32(total / number))
-    return jnp.minimum(places.astype(jnp.int32), total - 1)
+    stretch = np.arange(number, dtype=np.int64)
+    within = (start + (stretch * GOLDEN % 1).astype(np.float32)) % 1
+    # (stretch + within) * total / number, with the large part in integers.
+    begin, rest = (stretch * total) // number, (stretch * total) % number / number
+    offset = jnp.floor(rest.astype(np.float32) + within * np.float32(total / number))
+    return jnp.minimum(begin.astype(np.int32) + offset.astype(jnp.int32), total - 1)
+
+
+def _weighted_sum(array: Float[Array, "..."]) -> Float[Array, ""]:
+    """A sum in which every place counts differently: rows with equal sums are told apart."""
+    place = jnp.zeros(array.shape, jnp.uint32)
+    for axis in range(array.ndim):
+        along = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+        place = place * jnp.uint32(31) + along + jnp.uint32(1)
+    weights = ((place * jnp.uint32(GOLDEN_BITS)) >> 8).astype(jnp.float32)
+    return jnp.sum(array.astype(jnp.float32) * weights)
