@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 # 2**32 and 1 over the golden ratio: multiples of them, modulo 1, spread evenly.
 GOLDEN_BITS, GOLDEN = 2654435769, 0.6180339887
@@ -19,7 +19,7 @@ def drawn_rows(
     """
     if number is None or number >= total:
         return None
-    bits = jax.lax.bitcast_convert_type(_weighted_sum(like), jnp.uint32)
+    bits = _hashed(like)
     scrambled = (bits ^ (bits >> 15)) * jnp.uint32(GOLDEN_BITS)
     start = (scrambled >> 8).astype(jnp.float32) / jnp.float32(1 << 24)
     stretch = np.arange(number, dtype=np.int64)
@@ -30,11 +30,11 @@ def drawn_rows(
     return jnp.minimum(begin.astype(np.int32) + offset.astype(jnp.int32), total - 1)
 
 
-def _weighted_sum(array: Float[Array, "..."]) -> Float[Array, ""]:
-    """A sum in which every place counts differently: rows with equal sums are told apart."""
+def _hashed(array: Float[Array, "..."]) -> UInt32[Array, ""]:
+    """A hash of the numbers and their places. In integers: the same on any number of devices."""
     place = jnp.zeros(array.shape, jnp.uint32)
     for axis in range(array.ndim):
         along = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
         place = place * jnp.uint32(31) + along + jnp.uint32(1)
-    weights = ((place * jnp.uint32(GOLDEN_BITS)) >> 8).astype(jnp.float32)
-    return jnp.sum(array.astype(jnp.float32) * weights)
+    bits = jax.lax.bitcast_convert_type(array.astype(jnp.float32), jnp.uint32)
+    return jnp.sum((bits ^ (bits >> 15)) * (place * jnp.uint32(GOLDEN_BITS)), dtype=jnp.uint32)
