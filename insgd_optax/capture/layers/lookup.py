@@ -81,7 +81,7 @@ class LookupInput:
         return self.sums(1)[0]
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
-        raise NotImplementedError("the second moment of one-hot rows is diagonal: use Diagonal()")
+        raise TypeError("the second moment of one-hot rows is diagonal: give lookups Diagonal()")
 
     def signals(self) -> Signals:
         """One of the one-hot rows, which are alike, for all of them."""
