@@ -1,10 +1,16 @@
-"""Factors: what each layer's structure makes of its history, kept where that is expensive."""
+"""Factors: what each layer's structure makes of its history, kept where that is expensive.
 
+Layers of one structure and size are handled as one stack along their groups: what a network has
+many of is then traced, compiled and launched once.
+"""
+
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.history import Slot, unpack
@@ -28,16 +34,20 @@ class Seen(NamedTuple):
     ever: Bool[Array, " groups"]
 
 
-class Cache(NamedTuple):
-    """Factors that are kept between refreshes.
+class Packed(NamedTuple):
+    """What is known of all layers, one leaf after the other.
 
     Attributes:
-      packed: one leaf after the other, for every exponent; shape (exponents, factors).
+      history, batch: as in `Seen`; shape (numbers,).
+      factors: those that are kept between refreshes, for every exponent; shape (exponents,
+        factors).
       slots: where each leaf's are.
       updates: how many updates the history has taken.
     """
 
-    packed: Float[Array, "exponents factors"]
+    history: Float[Array, " numbers"]
+    batch: Float[Array, " numbers"]
+    factors: Float[Array, "exponents factors"]
     slots: Mapping[str, Slot]
     updates: Int[Array, ""]
 
@@ -51,58 +61,108 @@ class Factor(NamedTuple):
 
 def factors_of(
     seen: Mapping[str, Seen],
-    cache: Cache,
+    packed: Packed,
     exponents: Sequence[Number],
     eps: Number,
     guard: bool,
-) -> tuple[dict[str, list[Factor]], Float[Array, "exponents factors"]]:
-    """The factors of every layer, one for each exponent, and the packed ones after this update."""
-    packed = _refreshed(seen, cache, exponents, eps)
-    found = {}
-    for path, layer in seen.items():
-        kept, part = layer.moments.kept, cache.slots[path].factors
-        power, unit = kept.guarded(layer.history, layer.batch if guard else layer.history)
-        found[path] = [
-            Factor(
-                unpack(row, part, power)
-                if kept.refresh_every > 1
-                else kept.factor(power, exponent, eps),
-                safe_power(unit, exponent),
-            )
-            for row, exponent in zip(packed, exponents, strict=True)
-        ]
-    return found, packed
+) -> tuple[list[dict[str, Factor]], Float[Array, "exponents factors"]]:
+    """The factors of every layer for each exponent, and the packed ones after this update."""
+    cached = {path: layer for path, layer in seen.items() if layer.moments.kept.refresh_every > 1}
+    others = {path: layer for path, layer in seen.items() if path not in cached}
+    fresh = _refreshed(cached, packed, exponents, eps) if cached else packed.factors
+    found = []
+    for row, exponent in zip(fresh, exponents, strict=True):
+        factors = {}
+        for path, layer in cached.items():
+            _, unit = _guarded(layer, guard)
+            kept = unpack(row, packed.slots[path].factors, layer.history)
+            factors[path] = Factor(kept, safe_power(unit, exponent))
+        for stack in _stacks(others):
+            factors |= _stack_factors(stack, _gathered(stack, packed), exponent, eps, guard)
+        found.append(factors)
+    return found, fresh
 
 
-def applied(layer: Seen, factor: Factor, gradient: Array) -> Array:
+def applied(moments: InputMoments, factor: Factor, gradient: Array) -> Array:
     """A power of the layer's second moment, times its gradient ``(groups, inputs, outputs)``."""
-    return factor.scale[:, None, None] * layer.moments.kept.apply(factor.factor, gradient)
+    return factor.scale[:, None, None] * moments.kept.apply(factor.factor, gradient)
+
+
+def _stacks(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
+    """The layers, those of one structure and size together."""
+    stacks: dict[Any, dict[str, Seen]] = {}
+    for path, layer in seen.items():
+        alike = layer.moments.kept, layer.history.shape[1:]
+        stacks.setdefault(alike, {})[path] = layer
+    return list(stacks.values())
+
+
+def _gathered(stack: Mapping[str, Seen], packed: Packed) -> Seen:
+    """The layers of a stack as one. Read by places: a slice for each would be a kernel for each."""
+    places = np.concatenate(
+        [
+            packed.slots[path].numbers.start + np.arange(layer.history.size).reshape(shape)
+            for path, layer in stack.items()
+            for shape in [layer.history.shape]
+        ]
+    )
+    first = next(iter(stack.values()))
+    return first._replace(history=packed.history[places], batch=packed.batch[places])
+
+
+def _joined(stack: Mapping[str, Seen]) -> Seen:
+    """The same, for large layers, of which there are few."""
+    layers = list(stack.values())
+    history = jnp.concatenate([layer.history for layer in layers])
+    return layers[0]._replace(history=history, batch=history)
+
+
+def _stack_factors(
+    stack: Mapping[str, Seen], whole: Seen, exponent: Number, eps: Number, guard: bool
+) -> dict[str, Factor]:
+    """The factors of layers of one structure and size, by path."""
+    power, unit = _guarded(whole, guard)
+    factor = whole.moments.kept.factor(power, exponent, eps)
+    # Side by side, so that taking a layer's part out is one operation and not two.
+    both = jnp.concatenate(
+        [factor.reshape(len(factor), -1), safe_power(unit, exponent)[:, None]], axis=1
+    )
+    ends = itertools.accumulate(len(layer.history) for layer in stack.values())
+    parts = jnp.split(both, list(ends)[:-1])
+    return {
+        path: Factor(part[:, :-1].reshape(-1, *factor.shape[1:]), part[:, -1])
+        for path, part in zip(stack, parts, strict=True)
+    }
+
+
+def _guarded(layer: Seen, guard: bool) -> tuple[Array, Array]:
+    return layer.moments.kept.guarded(layer.history, layer.batch if guard else layer.history)
 
 
 def _refreshed(
-    seen: Mapping[str, Seen], cache: Cache, exponents: Sequence[Number], eps: Number
+    cached: Mapping[str, Seen], packed: Packed, exponents: Sequence[Number], eps: Number
 ) -> Float[Array, "exponents factors"]:
     """The packed factors, computed again where that is due."""
-    cached = {path: layer for path, layer in seen.items() if layer.moments.kept.refresh_every > 1}
-    if not cached:
-        return cache.packed
     (every,) = {layer.moments.kept.refresh_every for layer in cached.values()}
 
     def computed_for(old: Array, exponent: Number) -> Array:
+        new = {}
+        for stack in _stacks(cached):
+            new |= _stack_factors(stack, _joined(stack), exponent, eps, guard=False)
         parts = [old[:0]]
-        for path, slot in cache.slots.items():
+        for path, slot in packed.slots.items():
             part = old[slot.factors]
-            if path in cached:
-                factor = cached[path].moments.kept.factor(cached[path].history, exponent, eps)
+            if path in new:
+                factor = new[path].factor
                 part = jnp.concatenate([factor.ravel(), part[factor.size :]])
             parts.append(part)
         return jnp.concatenate(parts)
 
     def computed() -> Array:
-        both = zip(cache.packed, exponents, strict=True)
+        both = zip(packed.factors, exponents, strict=True)
         return jnp.stack([computed_for(old, exponent) for old, exponent in both])
 
-    return jax.lax.cond(_is_due(cache.updates, every), computed, lambda: cache.packed)
+    return jax.lax.cond(_is_due(packed.updates, every), computed, lambda: packed.factors)
 
 
 def _is_due(updates: Int[Array, ""], every: int) -> Bool[Array, ""]:

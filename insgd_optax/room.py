@@ -3,7 +3,8 @@
 An optax transformation makes its state from the parameters alone, and there a kernel's axes have
 no names. So a leaf gets room for every usual reading of its shape: the inputs may be its first
 axes or its last but one, the channels may come first or last, it may be a stack of layers or hold
-the groups of a convolution. A layout that is known is taken as it is.
+the groups of a convolution. A layout that is known is taken as it is. Structures that keep a
+matrix get room for the likeliest reading alone, and an error asks for the layouts if it is wrong.
 """
 
 import math
@@ -34,15 +35,22 @@ class Room(NamedTuple):
 def room_for(structure: Structure, shape: tuple[int, ...], layout: Layout | None = None) -> Room:
     """How much room a leaf gets.
 
-    >>> from insgd_optax import Diagonal, Scalar
+    >>> from insgd_optax import Diagonal, Full, Scalar
     >>> room_for(Diagonal(), (784, 10)).numbers, room_for(Scalar(), (784, 10)).numbers
     (784, 1)
     >>> room_for(Scalar(), (12, 768, 768)).groups          # twelve layers, stacked
     12
+    >>> room_for(Full(), (64, 2048)).numbers == 64**2       # a square has room for one reading
+    True
     >>> room_for(Diagonal(), (3, 3, 64, 128), Layout((3, 3, 64, 128), (), 1, 576, 128)).numbers
     576
     """
-    layouts = [layout] if layout is not None else _readings(shape)
+    if layout is not None:
+        layouts = [layout]
+    elif _keeps_matrices(structure) and math.prod(shape) > SMALL:
+        layouts = [_inputs_first(shape)]
+    else:
+        layouts = _readings(shape)
     rooms = [_exact_room(kept_structure(structure, reading), reading) for reading in layouts]
     return Room(*(max(sizes) for sizes in zip(*rooms, strict=True)))
 
@@ -50,6 +58,17 @@ def room_for(structure: Structure, shape: tuple[int, ...], layout: Layout | None
 def _exact_room(kept: Structure, layout: Layout) -> Room:
     numbers = math.prod(kept.shape(layout.groups, layout.inputs))
     return Room(numbers, layout.groups, numbers if kept.refresh_every > 1 else 0)
+
+
+def _keeps_matrices(structure: Structure) -> bool:
+    """Whether what is kept grows with the square of the inputs, so that a wrong reading is dear."""
+    return math.prod(structure.shape(1, 100)) >= 100**2
+
+
+def _inputs_first(shape: tuple[int, ...]) -> Layout:
+    """The reading that is right for dense and convolution kernels of Flax and Haiku."""
+    inputs, outputs = math.prod(shape[:-1]), math.prod(shape[-1:])
+    return Layout(shape, (), 1, inputs, outputs)
 
 
 def _readings(shape: tuple[int, ...]) -> list[Layout]:

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from insgd_optax.factors import Cache, Seen
+from insgd_optax.capture.compat import everywhere
+from insgd_optax.factors import Packed, Seen
 from insgd_optax.history import Powers, Slot, pack, slots_for, totals, unpack, updated
 from insgd_optax.layout import Layout
 from insgd_optax.matching import match_statistics
 from insgd_optax.moments import InputMoments
 from insgd_optax.paths import named_leaves
 from insgd_optax.structures import Number, Structure
-
-Gradients = Mapping[str, Float[Array, "groups inputs outputs"]]
 
 
 class ScaleByInputState(NamedTuple):
@@ -43,19 +42,23 @@ class ScaleByInputState(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What an update knows before it normalizes anything.
+    """What an update knows before it normalizes a gradient.
 
     Attributes:
-      seen: what is known of every layer, by the path of its weight.
+      moments: those of every layer, by the path of its weight.
+      derived: what was derived from the history, by path; zeros unless everything is finite.
       finite: whether everything is.
-      cache: the factors that were kept.
-      state: the new state, but for its factors.
+      state: the new state.
     """
 
-    seen: dict[str, Seen]
+    moments: dict[str, InputMoments]
+    derived: Any
     finite: Bool[Array, ""]
-    cache: Cache
     state: ScaleByInputState
+
+
+# From what is known of every layer to what its gradient needs, and the factors to keep.
+Derive = Callable[[Mapping[str, Seen], Packed], tuple[Any, Float[Array, "exponents factors"]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +86,13 @@ class History:
         return ScaleByInputState(*counters, *(jnp.zeros(shape, dtype) for shape in shapes))
 
     def observe(
-        self, updates: Any, state: Any, input_stats: Mapping[str, InputMoments | None] | None
+        self,
+        updates: Any,
+        state: Any,
+        input_stats: Mapping[str, InputMoments | None] | None,
+        derive: Derive,
     ) -> Observed:
-        """The history with one more batch.
+        """The history with one more batch, and what ``derive`` makes of it.
 
         Raises:
           ValueError: if the statistics are missing or do not fit the updates.
@@ -95,53 +102,59 @@ class History:
         slots = slots_for(named, self.structure, self.layouts)
         _check_state(slots, state)
         batch = pack(slots, matched, state.power.dtype)
+        moments = {path: found for path, found in matched.items() if found is not None}
+
+        def moved() -> tuple[ScaleByInputState, Any]:
+            decay = self.decay_at(state.power_weight)
+            new = updated(state.power, state.power_weight, batch, decay)
+            updates = state.count - state.skipped
+            packed = Packed(new.history, new.batch, state.factor, slots, updates)
+            derived, factor = derive(_seen(moments, slots, new), packed)
+            return ScaleByInputState(count, state.skipped, new.power, new.weight, factor), derived
+
+        def kept() -> tuple[ScaleByInputState, Any]:
+            skipped = jnp.asarray(optax.safe_increment(state.skipped))
+            shapes = jax.eval_shape(moved)[1]
+            zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+            return state._replace(count=count, skipped=skipped), zeros
+
+        count = jnp.asarray(optax.safe_increment(state.count))
         finite = all_finite([*(leaf for _, leaf in named), batch.sums], state.power.dtype)
-        # A batch that is not finite counts as one without rows, which leaves the history alone.
-        batch = batch._replace(sums=zero_unless(finite, batch.sums))
-        batch = batch._replace(count=zero_unless(finite, batch.count))
-        new = updated(state.power, state.power_weight, batch, self.decay_at(state.power_weight))
-        after = ScaleByInputState(
-            count=jnp.asarray(optax.safe_increment(state.count)),
-            skipped=jnp.where(finite, state.skipped, optax.safe_increment(state.skipped)),
-            power=new.power,
-            power_weight=new.weight,
-            factor=state.factor,
-        )
-        cache = Cache(state.factor, slots, state.count - state.skipped)
-        return Observed(_seen(matched, slots, new), finite, cache, after)
+        # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
+        # the kernel of every leaf, and could not share the kernels of leaves of one shape.
+        after, derived = jax.lax.cond(finite, moved, kept)
+        return Observed(moments, derived, finite, after)
 
 
 def _seen(
-    matched: Mapping[str, InputMoments | None], slots: Mapping[str, Slot], powers: Powers
+    matched: Mapping[str, InputMoments], slots: Mapping[str, Slot], powers: Powers
 ) -> dict[str, Seen]:
     """What is known of every layer, by the path of its weight."""
     found = {}
     for path, moments in matched.items():
-        if moments is not None:
-            part, like = slots[path].numbers, moments.sums
-            history, batch = (unpack(p, part, like) for p in (powers.history, powers.batch))
-            ever = unpack(powers.weight, slots[path].groups, moments.count) > 0
-            found[path] = Seen(moments, history, batch, ever)
+        part, like = slots[path].numbers, moments.sums
+        history, batch = (unpack(p, part, like) for p in (powers.history, powers.batch))
+        ever = unpack(powers.weight, slots[path].groups, moments.count) > 0
+        found[path] = Seen(moments, history, batch, ever)
     return found
 
 
-def split_leaves(tree: Any, seen: Mapping[str, Seen]) -> Gradients:
-    """Every captured leaf as the matrices of its layer, in the history's precision."""
+def split_leaves(tree: Any, layouts: Mapping[str, Layout], dtype: Any) -> dict[str, Array]:
+    """Every leaf with a layout as the matrices of its layer, in a precision to compute in."""
     split = {}
     for path, leaf in named_leaves(tree):
-        if path in seen:
-            history, layout = seen[path].history, seen[path].moments.layout
-            wide = leaf.dtype if jnp.iscomplexobj(leaf) else history.dtype
-            split[path] = layout.split(leaf.astype(wide))
+        if path in layouts:
+            wide = leaf.dtype if jnp.iscomplexobj(leaf) else dtype
+            split[path] = layouts[path].split(leaf.astype(wide))
     return split
 
 
-def merged_leaves(tree: Any, matrices: Gradients, seen: Mapping[str, Seen]) -> Any:
-    """The tree with its captured leaves replaced, each in its own dtype."""
+def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str, Layout]) -> Any:
+    """The tree with the leaves that have a layout replaced, each in its own dtype."""
     leaves = []
     for path, leaf in named_leaves(tree):
-        if path in seen:
-            whole = seen[path].moments.layout.merge(matrices[path])
+        if path in layouts:
+            whole = layouts[path].merge(matrices[path])
             if leaf.dtype == jnp.float16:  # a small power would take it past the largest number
                 largest = float(jnp.finfo(jnp.float16).max)
                 whole = jnp.clip(whole, -largest, largest)
@@ -156,9 +169,14 @@ def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:
 
 
 def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
+    """Whether every number is finite."""
     # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
     # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
-    largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in arrays if array.size]
+    # Vectors, of which a network has many, are looked at as one.
+    vectors = [jnp.abs(everywhere(array)).astype(dtype) for array in arrays if array.ndim == 1]
+    whole = [array for array in arrays if array.ndim != 1]
+    whole += [jnp.concatenate(vectors)] if vectors else []
+    largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in whole if array.size]
     return jnp.all(jnp.isfinite(jnp.stack(largest))) if largest else jnp.array(True)
 
 

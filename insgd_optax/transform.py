@@ -7,7 +7,7 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from insgd_optax.factors import Cache, Seen, applied, factors_of
+from insgd_optax.factors import Factor, Packed, Seen, applied, factors_of
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.structures import (
@@ -18,7 +18,7 @@ from insgd_optax.structures import (
     check_structure,
 )
 from insgd_optax.tracking import (
-    Gradients,
+    Derive,
     History,
     ScaleByInputState,
     all_finite,
@@ -27,10 +27,6 @@ from insgd_optax.tracking import (
     widest_dtype,
     zero_unless,
 )
-
-# Normalized gradients, and the factors to keep.
-Normalized = tuple[Gradients, Float[Array, "exponents factors"]]
-Normalize = Callable[[Mapping[str, Seen], Gradients, Cache], Normalized]
 
 
 def scale_by_input(
@@ -92,20 +88,22 @@ def scale_by_input(
     check_between("exponent", exponent, -1, 0)
     check_between("eps", eps, 0)
 
-    def normalize(seen: Mapping[str, Seen], gradients: Gradients, cache: Cache) -> Normalized:
+    def derive(
+        seen: Mapping[str, Seen], packed: Packed
+    ) -> tuple[Mapping[str, Factor], Float[Array, "exponents factors"]]:
         if isinstance(exponent, int | float) and exponent == 0:  # to the last bit
-            return gradients, cache.packed
-        factors, packed = factors_of(seen, cache, [exponent], eps, guard)
-        each = {path: applied(seen[path], factors[path][0], gradients[path]) for path in seen}
-        return each, packed
+            return {}, packed.factors
+        [factors], kept = factors_of(seen, packed, [exponent], eps, guard)
+        return factors, kept
 
-    return normalize_by_history(structure, lambda weight: decay, normalize, layouts)
+    return normalize_by_history(structure, lambda weight: decay, derive, applied, layouts)
 
 
 def normalize_by_history(
     structure: Structure,
     decay_at: Callable[[Array], Number | Array],
-    normalize: Normalize,
+    derive: Derive,
+    apply: Callable[[InputMoments, Any, Array], Array],
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """What `scale_by_input` and the presets have in common: one normalized step from the history.
@@ -113,8 +111,9 @@ def normalize_by_history(
     Args:
       structure: what is kept of each layer's input.
       decay_at: how much of the history stays, from the weight that it has gathered so far.
-      normalize: from what is known of every layer, its gradient and the kept factors to the
-        normalized gradients and the new factors.
+      derive: from the history to what the gradients need, by path.
+      apply: from a layer's moments, what was derived for it, and its gradient, to its update.
+        A layer that nothing was derived for keeps its gradient.
       layouts: the parameters' layouts, if their shapes do not suggest them.
     """
     history = History(structure, decay_at, layouts or {})
@@ -128,22 +127,32 @@ def normalize_by_history(
         **extra_args: Any,
     ) -> tuple[Any, ScaleByInputState]:
         del params, extra_args
-        seen, finite, cache, after = history.observe(updates, state, input_stats)
-        gradients = split_leaves(updates, seen)
-        normalized, factor = normalize(seen, gradients, cache)
-        whole = merged_leaves(updates, normalized, seen)
-        return zero_unless(finite, whole), after._replace(factor=factor)
+        moments, derived, finite, after = history.observe(updates, state, input_stats, derive)
+        layouts = {path: moments[path].layout for path in derived}
+        gradients = split_leaves(updates, layouts, after.power.dtype)
+        normalized = {
+            path: apply(moments[path], derived[path], gradients[path]) for path in layouts
+        }
+        return zero_unless(finite, merged_leaves(updates, normalized, layouts)), after
 
     return optax.GradientTransformationExtraArgs(history.init, update_fn)
 
 
-def divided(divide: Callable[[Seen, Array], Array]) -> Normalize:
-    """A rule for one layer, from what is known of it and its gradient, for all layers."""
+def multiplied(moments: InputMoments, factor: Array, gradient: Array) -> Array:
+    """The gradient times a factor that broadcasts against it."""
+    del moments
+    return gradient * factor
 
-    def normalize(seen: Mapping[str, Seen], gradients: Gradients, cache: Cache) -> Normalized:
-        return {path: divide(layer, gradients[path]) for path, layer in seen.items()}, cache.packed
 
-    return normalize
+def for_each(factor_of: Callable[[Seen], Array]) -> Derive:
+    """A rule for one layer, from what is known of it to its factor, for all layers."""
+
+    def derive(
+        seen: Mapping[str, Seen], packed: Packed
+    ) -> tuple[Mapping[str, Array], Float[Array, "exponents factors"]]:
+        return {path: factor_of(layer) for path, layer in seen.items()}, packed.factors
+
+    return derive
 
 
 def check_decay(decay: Number) -> None:

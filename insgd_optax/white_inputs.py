@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from insgd_optax.factors import Factor, Seen, applied, factors_of
+from insgd_optax.factors import Factor, Packed, Seen, applied, factors_of
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Diagonal, Number, Structure, check_structure
@@ -94,21 +94,27 @@ def on_white_inputs(
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, OnWhiteInputsState]:
-        seen, finite, cache, after = history.observe(updates, state.history, input_stats)
-        factors, packed = factors_of(seen, cache, history.exponents, eps, guard)
-        root = {path: both[0] for path, both in factors.items()}
-        inverse_root = {path: both[1] for path, both in factors.items()}
-        white = zero_unless(finite, _applied(updates, seen, root))
-        white_params = params if params is None else _applied(params, seen, inverse_root)
+        def derive(seen: Mapping[str, Seen], packed: Packed) -> tuple[Any, Any]:
+            return factors_of(seen, packed, history.exponents, eps, guard)
+
+        observed = history.observe(updates, state.history, input_stats, derive)
+        moments, (root, inverse_root), finite, after = observed
+        dtype = after.power.dtype
+        white = zero_unless(finite, _applied(updates, moments, root, dtype))
+        white_params = params if params is None else _applied(params, moments, inverse_root, dtype)
         moved, inner_state = inner.update(white, state.inner, white_params, **extra_args)
-        kept = after._replace(factor=packed)
-        return _applied(moved, seen, root), OnWhiteInputsState(kept, inner_state)
+        return _applied(moved, moments, root, dtype), OnWhiteInputsState(after, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _applied(tree: Any, seen: Mapping[str, Seen], factors: Mapping[str, Factor]) -> Any:
+def _applied(
+    tree: Any, moments: Mapping[str, InputMoments], factors: Mapping[str, Factor], dtype: Any
+) -> Any:
     """The tree with every captured leaf multiplied by its layer's factor."""
-    matrices = split_leaves(tree, seen)
-    moved = {path: applied(seen[path], factors[path], matrix) for path, matrix in matrices.items()}
-    return merged_leaves(tree, moved, seen)
+    layouts = {path: layer.layout for path, layer in moments.items()}
+    moved = {
+        path: applied(moments[path], factors[path], matrix)
+        for path, matrix in split_leaves(tree, layouts, dtype).items()
+    }
+    return merged_leaves(tree, moved, layouts)

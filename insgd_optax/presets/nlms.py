@@ -9,7 +9,7 @@ from jaxtyping import Array
 from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
 from insgd_optax.structures import Number, Scalar, check_between, safe_power
-from insgd_optax.transform import divided, normalize_by_history
+from insgd_optax.transform import for_each, multiplied, normalize_by_history
 
 
 def nlms(
@@ -55,10 +55,11 @@ def nlms(
 
     check_between("eps", eps, 0)
 
-    def divide(layer: Seen, gradient: Array) -> Array:
+    def reciprocal(layer: Seen) -> Array:
         norm = layer.moments.row_power(layer.history)
-        divisor = norm + jnp.asarray(eps, norm.dtype)
-        return gradient * safe_power(divisor, -1)
+        return safe_power(norm + jnp.asarray(eps, norm.dtype), -1)
 
-    normalized = normalize_by_history(Scalar(order), lambda weight: 0.0, divided(divide), layouts)
+    normalized = normalize_by_history(
+        Scalar(order), lambda weight: 0.0, for_each(reciprocal), multiplied, layouts
+    )
     return optax.chain(normalized, optax.scale_by_learning_rate(step_size))

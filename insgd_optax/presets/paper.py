@@ -12,7 +12,7 @@ from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
 from insgd_optax.optimizers import decayed_weights
 from insgd_optax.structures import Number, Scalar, check_between
-from insgd_optax.transform import check_decay, divided, normalize_by_history
+from insgd_optax.transform import check_decay, for_each, multiplied, normalize_by_history
 
 
 def paper(
@@ -77,14 +77,14 @@ def paper(
     def decay_at(weight: Array) -> Array:  # the first power starts the average
         return jnp.where(weight > 0, jnp.asarray(decay, weight.dtype), 0)
 
-    def divide(layer: Seen, gradient: Array) -> Array:
+    def reciprocal(layer: Seen) -> Array:
         norm = layer.moments.row_power(layer.history)
         seen = norm > 0
         divisor = jnp.maximum(jnp.log(jnp.where(seen, norm, 1)), jnp.asarray(epsilon, norm.dtype))
-        return gradient * jnp.where(seen, 1 / divisor, 0)
+        return jnp.where(seen, 1 / divisor, 0)
 
     return optax.chain(
-        normalize_by_history(Scalar(order), decay_at, divided(divide), layouts),
+        normalize_by_history(Scalar(order), decay_at, for_each(reciprocal), multiplied, layouts),
         decayed_weights(weight_decay),
         _dampened_momentum(momentum, dampening),
         optax.scale_by_learning_rate(learning_rate),

@@ -11,7 +11,7 @@ from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
 from insgd_optax.optimizers import decayed_weights, heavy_ball
 from insgd_optax.structures import Number, Released
-from insgd_optax.transform import divided, normalize_by_history, zero_unless_finite
+from insgd_optax.transform import for_each, multiplied, normalize_by_history, zero_unless_finite
 
 
 def released(
@@ -66,19 +66,21 @@ def released(
     if isinstance(momentum, int | float) and not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), and is {momentum}.")
 
-    def divide(layer: Seen, gradient: Array) -> Array:
+    def reciprocal(layer: Seen) -> Array:
         moments, power = layer.moments, layer.history
         undecayed = jnp.asarray(1 - momentum, power.dtype)
         factor = math.sqrt(1 + 1e-6) / (jnp.sqrt(undecayed) + 1e-6)
         exact = moments.layout.exact
         power = moments.kept.feature_power(power) if exact else moments.row_power(power)
-        normalized = structure.apply(structure.factor(power[:, :, 0], -1, eps=0.0), gradient)
-        return jnp.where(layer.ever[:, None, None], factor * normalized, gradient)
+        divided = factor * structure.factor(power[:, :, 0], -1, eps=0.0)
+        return jnp.where(layer.ever[:, None], divided, 1)[:, :, None]
 
     return optax.chain(
         zero_unless_finite(),
         decayed_weights(weight_decay),
         heavy_ball(momentum, nesterov),
-        normalize_by_history(structure, lambda weight: 0.0, divided(divide), layouts),
+        normalize_by_history(
+            structure, lambda weight: 0.0, for_each(reciprocal), multiplied, layouts
+        ),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,6 +11,8 @@ from insgd_optax.layout import Layout
 
 # A setting, or a traced one (`optax.inject_hyperparams`).
 Number = int | float | Float[Array, ""]
+
+T = TypeVar("T")
 
 Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
 
@@ -127,6 +129,42 @@ class Structure(Protocol):
     ) -> Float[Array, "groups inputs outputs"]:
         """``A`` to the power that the factor was made for, times the gradient."""
         ...
+
+
+class EveryUpdate:
+    """A structure that any layer gets and whose factor is computed at every update."""
+
+    @property
+    def refresh_every(self) -> int:
+        return 1
+
+    def for_layer(self: T, layout: Layout) -> T:
+        del layout
+        return self
+
+
+class PerFeature(EveryUpdate):
+    """A structure that keeps one number for every feature, and multiplies by one."""
+
+    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
+        return groups, inputs
+
+    def feature_power(
+        self, power: Float[Array, "groups inputs"]
+    ) -> Float[Array, "groups inputs 1"]:
+        return power[:, :, None]
+
+    def guarded(
+        self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
+    ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
+        return jnp.maximum(history, batch), jnp.ones_like(history, shape=history.shape[:1])
+
+    def apply(
+        self,
+        factor: Float[Array, "groups inputs"],
+        gradient: Float[Array, "groups inputs outputs"],
+    ) -> Float[Array, "groups inputs outputs"]:
+        return gradient * factor[:, :, None]
 
 
 def check_structure(structure: object) -> None:

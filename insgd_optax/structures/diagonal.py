@@ -5,12 +5,11 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.layout import Layout
-from insgd_optax.structures.base import LayerInput, Number, Structure, Sums, safe_power
+from insgd_optax.structures.base import LayerInput, Number, PerFeature, Sums, safe_power
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagonal:
+class Diagonal(PerFeature):
     r"""Replaces ``A`` by its diagonal: every feature's gradient is divided by its own power.
 
     .. math::
@@ -36,29 +35,8 @@ class Diagonal:
     def order(self) -> int:
         return 2
 
-    @property
-    def refresh_every(self) -> int:
-        return 1
-
-    def for_layer(self, layout: Layout) -> Structure:
-        del layout
-        return self
-
-    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
-        return groups, inputs
-
     def observe(self, seen: LayerInput) -> Sums:
         return seen.sums(self.order)
-
-    def feature_power(
-        self, power: Float[Array, "groups inputs"]
-    ) -> Float[Array, "groups inputs 1"]:
-        return power[:, :, None]
-
-    def guarded(
-        self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
-    ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
-        return jnp.maximum(history, batch), jnp.ones_like(history, shape=history.shape[:1])
 
     def factor(
         self, power: Float[Array, "groups inputs"], exponent: Number, eps: Number
@@ -66,10 +44,3 @@ class Diagonal:
         layer_power = jnp.mean(power, axis=1, keepdims=True)
         shrunk = (power + eps * jnp.broadcast_to(layer_power, power.shape)) / (1 + eps)
         return safe_power(shrunk, exponent)
-
-    def apply(
-        self,
-        factor: Float[Array, "groups inputs"],
-        gradient: Float[Array, "groups inputs outputs"],
-    ) -> Float[Array, "groups inputs outputs"]:
-        return gradient * factor[:, :, None]

@@ -5,18 +5,17 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.layout import Layout
 from insgd_optax.structures.base import (
+    EveryUpdate,
     LayerInput,
     Number,
-    Structure,
     Sums,
     safe_power,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanVariance:
+class MeanVariance(EveryUpdate):
     r"""Replaces ``A`` by the mean input's outer product and the features' mean variance.
 
     .. math::
@@ -41,14 +40,6 @@ class MeanVariance:
     @property
     def order(self) -> int:
         return 2
-
-    @property
-    def refresh_every(self) -> int:
-        return 1
-
-    def for_layer(self, layout: Layout) -> Structure:
-        del layout
-        return self
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs + 1

@@ -6,8 +6,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.layout import Layout
-from insgd_optax.structures.base import LayerInput, Number, Structure, Sums, check_order
+from insgd_optax.structures.base import LayerInput, Number, PerFeature, Sums, check_order
 
 # The constants of `insgd.py` (2024), which names none of them.
 SMALLEST_DEVIATION = 0.01
@@ -17,7 +16,7 @@ SMALLEST_DIVISOR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class Released:
+class Released(PerFeature):
     r"""What the authors' released PyTorch code divides by; see `insgd_optax.released`.
 
     Every example is standardized by itself, over the features of a dense layer, or over the
@@ -52,17 +51,6 @@ class Released:
     def __post_init__(self) -> None:
         check_order(self.order)
 
-    @property
-    def refresh_every(self) -> int:
-        return 1
-
-    def for_layer(self, layout: Layout) -> Structure:
-        del layout
-        return self
-
-    def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
-        return groups, inputs
-
     def observe(self, seen: LayerInput) -> Sums:
         values, examples, positions, times = seen.signals()
         last, start = values.ndim - positions, values.ndim - positions - examples
@@ -73,28 +61,11 @@ class Released:
         count = times * math.prod(values.shape[start:last])
         return seen.per_input(times * channels), jnp.broadcast_to(count, (seen.groups,))
 
-    def feature_power(
-        self, power: Float[Array, "groups inputs"]
-    ) -> Float[Array, "groups inputs 1"]:
-        return power[:, :, None]
-
-    def guarded(
-        self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
-    ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
-        return jnp.maximum(history, batch), jnp.ones_like(history, shape=history.shape[:1])
-
     def factor(
         self, power: Float[Array, "groups inputs"], exponent: Number, eps: Number
     ) -> Float[Array, "groups inputs"]:
         del eps  # the released code has constants of its own
         return jnp.maximum(jnp.log(power), SMALLEST_DIVISOR) ** jnp.asarray(exponent, power.dtype)
-
-    def apply(
-        self,
-        factor: Float[Array, "groups inputs"],
-        gradient: Float[Array, "groups inputs outputs"],
-    ) -> Float[Array, "groups inputs outputs"]:
-        return gradient * factor[:, :, None]
 
 
 def _standardized(signals: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:

@@ -5,11 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.layout import Layout
 from insgd_optax.structures.base import (
+    EveryUpdate,
     LayerInput,
     Number,
-    Structure,
     Sums,
     check_order,
     safe_power,
@@ -17,7 +16,7 @@ from insgd_optax.structures.base import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Scalar:
+class Scalar(EveryUpdate):
     r"""Replaces ``A`` by its nearest multiple of the identity, ``(tr A / n) I``.
 
     .. math::
@@ -47,14 +46,6 @@ class Scalar:
 
     def __post_init__(self) -> None:
         check_order(self.order)
-
-    @property
-    def refresh_every(self) -> int:
-        return 1
-
-    def for_layer(self, layout: Layout) -> Structure:
-        del layout
-        return self
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         del inputs
