@@ -7,6 +7,7 @@ from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import insgd
 from insgd_optax.presets import nlms, paper, project_page, released
+from insgd_optax.relative_step import relative_step
 from insgd_optax.structures import Diagonal, Full, MeanVariance, Released, Scalar, Structure
 from insgd_optax.tracking import ScaleByInputState
 from insgd_optax.transform import scale_by_input
@@ -34,6 +35,7 @@ __all__ = [
     "on_white_inputs",
     "paper",
     "project_page",
+    "relative_step",
     "released",
     "scale_by_input",
     "value_and_grad",

@@ -9,7 +9,7 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Structure
 
 RECIPE = """Get the statistics with the gradient and pass them on:
-    grad_fn = insgd_optax.value_and_grad(loss_fn, structure=insgd_optax.{structure})
+    grad_fn = insgd_optax.value_and_grad({arguments})
     loss, grads, input_stats = grad_fn(params, batch)
     updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
 A wrapper that drops extra arguments (optax.contrib.sam, optax.lookahead, Flax's
@@ -19,10 +19,11 @@ TrainState.apply_gradients) loses them: call the optimizer's own update."""
 def match_statistics(
     updates: Sequence[tuple[str, Any]],
     input_stats: Mapping[str, InputMoments | None] | None,
-    structure: Structure,
+    structure: Structure | None,
 ) -> dict[str, InputMoments | None]:
     """The statistics of every update, by path; None for a leaf that is no layer's weight.
 
+    With a structure they must have been captured for it, and rows must not be divided already.
     Containers need not agree: under ``optax.masked`` or ``optax.partition`` the updates are a
     part of what was captured.
 
@@ -32,13 +33,13 @@ def match_statistics(
     if input_stats is None:
         raise ValueError(
             f"update() was called without input_stats, for {_listed(updates)}.\n"
-            + RECIPE.format(structure=structure)
+            + _recipe(structure)
         )
     if not isinstance(input_stats, Mapping):
         raise ValueError(
             "input_stats must be the mapping from paths to InputMoments that value_and_grad "
             f"returns, not {type(input_stats).__name__}, for {_listed(updates)}.\n"
-            + RECIPE.format(structure=structure)
+            + _recipe(structure)
         )
     missing = [(path, leaf) for path, leaf in updates if _is_missing(path, leaf, input_stats)]
     if missing:
@@ -88,13 +89,30 @@ def _listed(leaves: Sequence[tuple[str, Any]]) -> str:
     return ", ".join(shown + rest) or "no parameters"
 
 
-def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure) -> None:
+def _recipe(structure: Structure | None) -> str:
+    chosen = f", structure=insgd_optax.{structure}" if structure is not None else ""
+    return RECIPE.format(arguments=f"loss_fn{chosen}")
+
+
+def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure | None) -> None:
     if not isinstance(moments, InputMoments):
         raise ValueError(
             f"input_stats['{path}'] is of type {type(moments).__name__}, where InputMoments or "
-            f"None belongs, for the parameter of shape {jnp.shape(leaf)}.\n"
-            + RECIPE.format(structure=structure)
+            f"None belongs, for the parameter of shape {jnp.shape(leaf)}.\n" + _recipe(structure)
         )
+    if structure is not None:
+        _check_is_for(path, leaf, moments, structure)
+    if moments.layout.shape != jnp.shape(leaf):
+        raise ValueError(
+            f"The statistics of '{path}' are those of a parameter of shape "
+            f"{moments.layout.shape}, but its update has shape {jnp.shape(leaf)}. Call "
+            "value_and_grad on the parameters that the updates are for, and no optimizer that "
+            "reshapes them (optax.flatten) around this one."
+        )
+    _check_sizes(path, moments)
+
+
+def _check_is_for(path: str, leaf: Any, moments: InputMoments, structure: Structure) -> None:
     if moments.structure != structure:
         raise ValueError(
             f"The statistics of '{path}' of shape {jnp.shape(leaf)} were captured for "
@@ -108,14 +126,6 @@ def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure) -> Non
             f"per_example={moments.per_example}. Capture without per_example, or use "
             "insgd_optax.project_page or plain SGD, which divide no more."
         )
-    if moments.layout.shape != jnp.shape(leaf):
-        raise ValueError(
-            f"The statistics of '{path}' are those of a parameter of shape "
-            f"{moments.layout.shape}, but its update has shape {jnp.shape(leaf)}. Call "
-            "value_and_grad on the parameters that the updates are for, and no optimizer that "
-            "reshapes them (optax.flatten) around this one."
-        )
-    _check_sizes(path, moments)
 
 
 def _check_sizes(path: str, moments: InputMoments) -> None:

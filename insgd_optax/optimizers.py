@@ -6,31 +6,39 @@ from typing import Any
 import optax
 
 from insgd_optax.layout import Layout
+from insgd_optax.relative_step import relative_step
 from insgd_optax.structures import Diagonal, Number, Structure
 from insgd_optax.transform import scale_by_input
 
 
 def insgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule = 0.01,
     *,
     structure: Structure = Diagonal(),  # noqa: B008 (frozen)
     momentum: Number | None = 0.9,
-    nesterov: bool = False,
+    nesterov: bool = True,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     decay: Number = 0.95,
     eps: Number = 1e-2,
     guard: bool = True,
+    relative: Number = 1.0,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Input Normalized SGD: SGD on gradients that are divided by the power of the layer's input.
 
     .. math::
       m_k = \gamma m_{k-1} + \max(\hat P_k, P)^{-1} G, \qquad
-      W \leftarrow W - \eta_k (m_k + \lambda_k W)
+      W \leftarrow W - \eta_k (s_k m_k + \lambda_k W)
 
-    ``learning_rate`` has the unit of plain SGD's: on inputs of unit mean square and with
-    ``structure=Scalar()`` this is ``optax.sgd(learning_rate, momentum)``.
+    Dividing by the power of the input makes the direction of a step independent of the input's
+    size; :math:`s_k` does so for its length: a step changes each layer's output by a share of
+    about :math:`\eta_k` (see `relative_step`). The default learning rate of 0.01 then suits inputs
+    and networks of any scale.
+
+    With ``relative=0`` the length is that of SGD (:math:`s_k = 1`), and ``learning_rate`` has the
+    unit of SGD's: on inputs of unit mean square, ``structure=Scalar()`` is then
+    ``optax.sgd(learning_rate, momentum, nesterov)``.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax
@@ -38,14 +46,16 @@ def insgd(
     >>> params = {"kernel": jnp.zeros((2, 1))}
     >>> grad_fn = insgd_optax.value_and_grad(loss_fn, structure=insgd_optax.Scalar())
     >>> _, grads, input_stats = grad_fn(params, jnp.array([[1.0, 3.0]]))
-    >>> optimizer = insgd(learning_rate=0.5, structure=insgd_optax.Scalar())
+    >>> optimizer = insgd(
+    ...     0.5, structure=insgd_optax.Scalar(), nesterov=False, relative=0.0)
     >>> state = optimizer.init(params)
     >>> updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
     >>> [round(float(u), 6) for u in updates["kernel"][:, 0]]   # -0.5 * [1, 3] / ((1 + 9) / 2)
     [-0.1, -0.3]
 
     Args:
-      learning_rate: step size or schedule, in the unit of SGD's.
+      learning_rate: step size or schedule; a share of each layer's output, or, with
+        ``relative=0``, in the unit of SGD's.
       structure: how much of the input's second moment is divided out; the same as in
         `value_and_grad`.
       momentum: heavy-ball factor; None or 0 for none (and no buffer).
@@ -56,6 +66,7 @@ def insgd(
       decay: how much of the input's history is kept at each step.
       eps: relative shrinkage of a feature's power to its layer's mean power.
       guard: divide by the larger of the history and this batch's power.
+      relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
@@ -68,6 +79,7 @@ def insgd(
     return optax.chain(
         scale_by_input(structure, decay, eps, guard, layouts=layouts),
         heavy_ball(momentum, nesterov),
+        optax.identity() if _is_off(relative) else relative_step(relative),
         decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )

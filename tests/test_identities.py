@@ -54,7 +54,7 @@ def test_scalar_on_inputs_of_unit_mean_square_is_sgd(dtype, tolerance, guard, ne
     }
     tx = insgd.insgd(
         0.05, structure=insgd.Scalar(), momentum=0.9, nesterov=nesterov, weight_decay=0.01,
-        guard=guard,
+        guard=guard, relative=0.0,
     )  # fmt: skip
     sgd = optax.chain(
         optax.trace(0.9, nesterov=nesterov),
@@ -76,7 +76,9 @@ def test_the_function_of_a_linear_model_does_not_depend_on_the_unit_of_its_input
     targets = jnp.asarray(rng.normal(size=(30, 4, 2)))
     weight, bias = jnp.asarray(rng.normal(size=(5, 2))), jnp.asarray(rng.normal(size=(2,)))
     probe = jnp.asarray(rng.normal(size=(7, 5)))
-    tx = insgd.insgd(0.02, structure=structure, weight_decay=0.1, guard=guard)
+    tx = insgd.insgd(
+        0.02, relative=0.0, nesterov=False, structure=structure, weight_decay=0.1, guard=guard
+    )
 
     @jax.jit
     def predictions(c: jax.Array) -> jax.Array:
@@ -126,7 +128,9 @@ def test_one_step_by_hand(structure, eps, divisors):
     grad_fn = insgd.value_and_grad(_linear_loss, structure=structure)
     value, grads, input_stats = grad_fn(params, (_ROWS, targets))
     assert value == 2.5
-    tx = insgd.insgd(0.1, structure=structure, momentum=0.0, weight_decay=0.2, eps=eps)
+    tx = insgd.insgd(
+        0.1, structure=structure, momentum=0.0, weight_decay=0.2, eps=eps, relative=0.0
+    )
     updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
     by_hand = [[-0.1 * (-1.0 / divisors[0] + 0.2)], [-0.1 * (0.0 / divisors[1] + 0.2)]]
     np.testing.assert_allclose(updates["weight"], by_hand, rtol=1e-12)
@@ -231,7 +235,7 @@ def test_decay_zero_with_one_example_is_normalized_lms(structure):
 
     # `Scalar` divides by ||x||^2 / 3. `Diagonal` divides by x_i^2, so that each of the three
     # features removes the whole error: both take a learning rate of a third.
-    tx = insgd.insgd(1 / 3, structure=structure, momentum=0.0, decay=0.0, eps=0.0)
+    tx = insgd.insgd(1 / 3, structure=structure, momentum=0.0, decay=0.0, eps=0.0, relative=0.0)
     _, grads, input_stats = insgd.value_and_grad(loss_fn, structure=structure)(params, (x, target))
     updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
     after = optax.apply_updates(params, updates)

@@ -143,5 +143,10 @@ def running_power(
 ) -> optax.GradientTransformationExtraArgs:
     """Divides by the history of ``‖x‖²`` alone. `Scalar`'s power is a feature's share of it."""
     return insgd.insgd(
-        step_size / features, structure=insgd.Scalar(), momentum=None, decay=decay, guard=False
+        step_size / features,
+        structure=insgd.Scalar(),
+        momentum=None,
+        decay=decay,
+        guard=False,
+        relative=0.0,
     )

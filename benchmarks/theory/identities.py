@@ -56,7 +56,10 @@ def t2() -> list[Check]:
         "NLMS, μ = 0.7": (nlms(0.7), 2),
         "divided by log P": (insgd.paper(0.02, momentum=0.0), 2),
         "divided by ‖x‖₁": (insgd.nlms(0.1, order=1), 1),
-        "insgd, Scalar": (insgd.insgd(0.1, structure=insgd.Scalar(), momentum=None), 2),
+        "insgd, Scalar": (
+            insgd.insgd(0.1, relative=0.0, structure=insgd.Scalar(), momentum=None),
+            2,
+        ),
     }
     checks = []
     for name, (tx, order) in rules.items():

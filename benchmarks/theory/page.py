@@ -72,9 +72,9 @@ The setting is that of adaptive filters: one linear layer with one output, whose
 y = x·w* + v, with inputs x of d features and noise v of variance s². The error is e = y - x·w, the
 loss e²/2, averaged over the b examples of a batch, and w̃ = w* - w is what the weights are off.
 Before a step e_a = x·w̃, after it e_p. *Normalized LMS* (NLMS) is `insgd.nlms(μ, eps=0.0)`. A
-*running power* is `insgd.insgd(μ / d, structure=insgd.Scalar(), momentum=None, guard=False)`:
-`Scalar` divides by ‖x‖² / d. Where a theorem needs E‖x‖² exactly, the captured sums are replaced by
-it. Learning goes on for as long as w̃ gets shorter, so most theorems are about ‖w̃‖².
+*running power* is `insgd.insgd(μ / d, structure=insgd.Scalar(), momentum=None, guard=False,
+relative=0)`: `Scalar` divides by ‖x‖² / d. Where a theorem needs E‖x‖² exactly, the captured sums
+are replaced by it. Learning goes on for as long as w̃ gets shorter, so most theorems are about ‖w̃‖².
 
 Numbers have four digits, and what is below 10⁻⁹ is written as 0. All are in float64. Seeds stand in
 the code of each experiment, so that a run gives the same numbers again. A prediction with ≤ or ≥ is

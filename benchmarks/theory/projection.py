@@ -50,7 +50,9 @@ def _one_batch(rows: int, features: int) -> tuple[Array, Array]:
 
 
 def _affine_projection(step_size: float, damping: float) -> optax.GradientTransformationExtraArgs:
-    return insgd.insgd(step_size, structure=exact(damping), momentum=None, decay=0.0, guard=False)
+    return insgd.insgd(
+        step_size, structure=exact(damping), momentum=None, decay=0.0, guard=False, relative=0.0
+    )
 
 
 def t12() -> list[Check]:
@@ -112,7 +114,9 @@ def recursive_least_squares(
     def rate(count: Any) -> Array:
         return (1 - forgetting) / (1 - forgetting ** (jnp.asarray(count, jnp.float64) + 1))
 
-    return insgd.insgd(rate, structure=exact(damping), momentum=None, decay=forgetting, guard=False)
+    return insgd.insgd(
+        rate, structure=exact(damping), momentum=None, decay=forgetting, guard=False, relative=0.0
+    )
 
 
 def t15() -> list[Check]:
@@ -234,4 +238,6 @@ def learning_on_a_correlated_signal(
 def _with_history(
     learning_rate: float, structure: insgd.Structure
 ) -> optax.GradientTransformationExtraArgs:
-    return insgd.insgd(learning_rate, structure=structure, momentum=None, decay=0.99, eps=0.1)
+    return insgd.insgd(
+        learning_rate, structure=structure, momentum=None, decay=0.99, eps=0.1, relative=0.0
+    )

@@ -68,7 +68,12 @@ def _growths(inputs: Array, start: Array, guard: bool) -> Array:
     """The growth of ``‖w̃‖²`` at every step, with w̃ made one long again after each."""
     features = inputs.shape[-1]
     tx = insgd.insgd(
-        1.9 / features, structure=insgd.Scalar(), momentum=None, decay=0.99, guard=guard
+        1.9 / features,
+        structure=insgd.Scalar(),
+        momentum=None,
+        decay=0.99,
+        guard=guard,
+        relative=0.0,
     )
     step = stepper(tx)
 

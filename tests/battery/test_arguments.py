@@ -156,12 +156,13 @@ def test_the_optimizer_runs_without_params_when_nothing_decays_them():
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_the_chain_is_normalizer_then_momentum_then_learning_rate(nesterov):
+def test_the_chain_is_normalizer_momentum_relative_step_learning_rate(nesterov):
     problem = perceptron()
     structure = insgd.Diagonal()
     by_hand = optax.chain(
         insgd.scale_by_input(structure),
         optax.trace(0.9, nesterov=nesterov),
+        insgd.relative_step(),
         optax.scale_by_learning_rate(0.1),
     )
     expected, _ = train(by_hand, problem, structure, steps=4)

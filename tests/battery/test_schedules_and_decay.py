@@ -37,7 +37,7 @@ def test_a_learning_rate_schedule_is_followed_from_step_zero(structure):
     problem = regression()
     rates = [0.5, 0.25, 0.0, 0.75]
     schedule = lambda count: jnp.asarray(rates, jnp.float32)[count]  # noqa: E731
-    tx = insgd.insgd(schedule, structure=structure, momentum=0.0, eps=0.1)
+    tx = insgd.insgd(schedule, structure=structure, momentum=0.0, eps=0.1, relative=0.0)
     grads, _ = problem.stats_of(structure=structure)
     divisor = _divisor(structure, problem.batch[0], eps=0.1)
     for rate, updates in zip(rates, _updates(tx, problem, structure, 4), strict=True):

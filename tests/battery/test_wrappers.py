@@ -91,13 +91,13 @@ def test_a_partition_can_leave_the_biases_to_another_optimizer(structure, compat
     problem = perceptron()
     labels = jax.tree.map(lambda leaf: "matrix" if leaf.ndim > 1 else "vector", problem.params)
     tx = optax.partition(
-        {"matrix": insgd.insgd(0.1, structure=structure), "vector": optax.adam(0.01)},
+        {"matrix": insgd.insgd(0.1, structure=structure, relative=0.0), "vector": optax.adam(0.01)},
         labels,
         mask_compatible_extra_args=compatible,
     )
     grads, input_stats = problem.stats_of(structure=structure)
     updates, _ = tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
-    plain = insgd.insgd(0.1, structure=structure)
+    plain = insgd.insgd(0.1, structure=structure, relative=0.0)
     expected, _ = plain.update(
         grads, plain.init(problem.params), problem.params, input_stats=input_stats
     )
@@ -197,7 +197,8 @@ def test_a_named_chain_equals_the_optimizer_and_names_its_history(structure):
     problem = perceptron()
     tx = optax.named_chain(
         ("input", insgd.scale_by_input(structure)),
-        ("momentum", optax.trace(0.9)),
+        ("momentum", optax.trace(0.9, nesterov=True)),
+        ("length", insgd.relative_step()),
         ("rate", optax.scale_by_learning_rate(0.1)),
     )
     expected, plain_state = train(insgd.insgd(0.1, structure=structure), problem, structure)

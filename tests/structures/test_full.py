@@ -175,7 +175,7 @@ def _regression(scale: float) -> tuple[jax.Array, jax.Array]:
 @pytest.mark.parametrize("jump", [3.0, 30.0])
 def test_inputs_that_grow_between_refreshes_are_divided_by_their_new_size(refresh_every, jump):
     structure = insgd.Full(rows=None, refresh_every=refresh_every)
-    tx = insgd.insgd(0.5, structure=structure, momentum=None)
+    tx = insgd.insgd(0.5, structure=structure, momentum=None, relative=0.0)
 
     def loss_fn(params: Any, x: Any, y: Any) -> jax.Array:
         return jnp.mean((x @ params["w"] - y) ** 2) / 2

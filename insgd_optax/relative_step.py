@@ -1,0 +1,156 @@
+"""relative_step: steps that are measured by what they change of a layer's output."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from insgd_optax.layout import Layout
+from insgd_optax.matching import match_statistics
+from insgd_optax.moments import InputMoments
+from insgd_optax.paths import named_leaves
+from insgd_optax.structures import Number, check_between, safe_power
+from insgd_optax.tracking import merged_leaves, split_leaves, widest_dtype
+
+
+def relative_step(
+    power: Number = 1.0, least: Number = 0.1
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gives every layer's step the size of what the layer computes.
+
+    .. math::
+      u \leftarrow \left(\frac{\max(\lVert W \rVert_P,\ \ell \sqrt m)}
+                              {\lVert u \rVert_P}\right)^{\rho} u, \qquad
+      \lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2
+
+    ``P`` is the mean power of each of the layer's input features in this batch, so that
+    :math:`\lVert W \rVert_P` is the size of the layer's output (of uncorrelated features), and
+    a learning rate of 0.01 behind this changes every layer's output by one percent. That is the
+    same for inputs and for weights of any size, where dividing by the input's power alone is not:
+    weights as they are initialized do not know the input's size.
+
+    Every matrix of a stack of layers is measured by itself, and together with its bias (the leaf
+    beside it with a number for each output): a bias is a weight on an input that is always 1.
+    Other leaves, such as the gains of norms, keep their update. Use it behind momentum and in
+    front of weight decay and of the learning rate.
+
+    >>> import insgd_optax
+    >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
+    >>> params, inputs = {"kernel": jnp.array([[3.0], [4.0]])}, jnp.array([[1.0, 1.0]])
+    >>> _, grads, input_stats = insgd_optax.value_and_grad(loss_fn)(params, inputs)
+    >>> step = relative_step()
+    >>> updates, _ = step.update(grads, step.init(params), params, input_stats=input_stats)
+    >>> [round(float(u), 4) for u in updates["kernel"][:, 0]]            # 5 * [1, 1] / sqrt(2)
+    [3.5355, 3.5355]
+
+    Args:
+      power: :math:`\rho`, from 0, which changes nothing, to 1, which gives every step the size of
+        its layer's output.
+      least: :math:`\ell`; a layer of ``m`` outputs whose mean square is less than
+        :math:`\ell^2` is treated as if it were that. Weights that start at zero can leave it, and
+        a network on tiny inputs does not have to grow by a percent at a time.
+
+    Returns:
+      A transformation whose ``update`` needs ``params`` and ``input_stats``. It has no state.
+
+    Raises:
+      ValueError: if a setting is out of its range; at ``update``, if ``params`` or ``input_stats``
+        is missing.
+
+    References:
+      You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks" (LARS, 2017), for
+      the ratio of norms. Shazeer, Stern, "Adafactor" (ICML 2018), for the relative step and its
+      least size.
+    """
+    check_between("power", power, 0, 1)
+    check_between("least", least, 0)
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        input_stats: Mapping[str, InputMoments | None] | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, optax.EmptyState]:
+        del extra_args
+        if isinstance(power, int | float) and power == 0:  # to the last bit
+            return updates, state
+        matched = match_statistics(named_leaves(updates), input_stats, None)
+        if params is None:
+            raise ValueError(
+                "relative_step was called without params, which its steps are relative to: "
+                "optimizer.update(grads, state, params, input_stats=input_stats)."
+            )
+        moments = {path: found for path, found in matched.items() if found is not None}
+        biases = _biases(named_leaves(updates), moments)
+        layouts = {path: layer.layout for path, layer in moments.items()} | dict(biases.values())
+        dtype = widest_dtype(jax.tree.leaves(updates))
+        weights = split_leaves(params, layouts, dtype)
+        steps = split_leaves(updates, layouts, dtype)
+        for path, layer in moments.items():
+            both = [path, biases[path][0]] if path in biases else [path]
+            ratio = _ratio(layer, [weights[p] for p in both], [steps[p] for p in both], least)
+            steps |= {p: steps[p] * ratio**power for p in both}
+        return merged_leaves(updates, steps, layouts), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
+
+
+def _biases(
+    leaves: Sequence[tuple[str, Array]], moments: Mapping[str, InputMoments]
+) -> dict[str, tuple[str, Layout]]:
+    """The bias of each layer: the only leaf beside it that has just a number for every output.
+
+    It is a weight on an input that is always 1, one more row of the layer's matrix.
+    """
+    found: dict[str, list[tuple[str, Layout]]] = {}
+    for path, leaf in leaves:
+        beside = [
+            (layer, Layout(leaf.shape, (), layout.groups, 1, leaf.size // layout.groups))
+            for layer, layout in ((layer, seen.layout) for layer, seen in moments.items())
+            if path not in moments
+            and _parent(layer) == _parent(path)
+            and layout.exact
+            and layout.groups * layout.outputs == leaf.size > 0
+        ]
+        if len(beside) == 1:
+            found.setdefault(beside[0][0], []).append((path, beside[0][1]))
+    return {layer: biases[0] for layer, biases in found.items() if len(biases) == 1}
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _ratio(
+    moments: InputMoments,
+    weights: Sequence[Float[Array, "groups _ outputs"]],
+    steps: Sequence[Float[Array, "groups _ outputs"]],
+    least: Number,
+) -> Float[Array, "groups 1 1"]:
+    """The size of what each matrix computes over the size of what its step would.
+
+    Zero where nothing was seen, or nothing finite. All is relative to the mean power, so that
+    neither tiny nor huge inputs leave float32.
+    """
+    layout, dtype = moments.layout, jnp.real(steps[0]).dtype
+    power = moments.kept.feature_power(moments.mean()).astype(dtype)
+    unit = safe_power(jnp.mean(power, axis=(1, 2), keepdims=True), -1)
+    shares = power * unit, unit
+
+    def size(matrices: Sequence[Array]) -> Array:
+        parts = [
+            jnp.sum(share * jnp.abs(matrix) ** 2, axis=(1, 2), keepdims=True)
+            for share, matrix in zip(shares, matrices, strict=False)  # there may be no bias
+        ]
+        return jnp.sum(jnp.stack(parts), axis=0)
+
+    outputs = math.prod(layout.shape) / max(1, layout.groups * layout.inputs)
+    own = jnp.maximum(size(weights), jnp.asarray(least, dtype) ** 2 * outputs * unit)
+    ratio = jnp.sqrt(own) * safe_power(size(steps), -0.5)
+    return jnp.where(jnp.isfinite(ratio), ratio, 0)
