@@ -1,0 +1,116 @@
+"""The tables of the benchmark and what follows from them, as markdown."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from benchmarks.learning_rate.contenders import DEFAULT_RATE, OURS, PEERS
+from benchmarks.learning_rate.sweep import RATES, SCALES, Accuracies
+
+Nets = Mapping[str, Mapping[str, Accuracies]]
+DEFAULT = int(np.argmin(np.abs(np.log(RATES / DEFAULT_RATE))))
+
+
+class Best(NamedTuple):
+    """The best mean over seeds, in percent, and where among the learning rates it is."""
+
+    accuracy: float
+    place: int
+
+    @property
+    def at_an_edge(self) -> bool:
+        return self.place in (0, len(RATES) - 1)
+
+    def __str__(self) -> str:
+        sign = {0: "≤ ", len(RATES) - 1: "≥ "}.get(self.place, "")
+        return f"{self.accuracy:.1f} at {sign}{RATES[self.place]:.2g}"
+
+
+def best(accuracies: Float[np.ndarray, "rates seeds"]) -> Best:
+    """Of equal learning rates the smallest."""
+    means = accuracies.mean(axis=-1)
+    return Best(float(means.max()), int(means.argmax()))
+
+
+def markdown(nets: Nets, paper: Mapping[str, Float[np.ndarray, "seeds"]]) -> str:
+    """Everything that is printed."""
+    return "\n\n".join([_sweep_table(nets), "\n".join(_derived(nets)), _paper_table(paper)]) + "\n"
+
+
+def _sweep_table(nets: Nets) -> str:
+    names = list(next(iter(nets.values())))
+    header = ["net", "scale of the inputs", *names, f"{OURS} at {DEFAULT_RATE:g}"]
+    rows = [
+        [net, f"{scale:g}", *_cells(found, place)]
+        for net, found in nets.items()
+        for place, scale in enumerate(SCALES)
+    ]
+    caption = "Best mean validation accuracy in percent, and the learning rate that it is reached"
+    return f"{caption} at (≤ and ≥: at an edge of those tried).\n\n{_table(header, rows)}"
+
+
+def _cells(found: Mapping[str, Accuracies], place: int) -> list[str]:
+    cells = [str(best(accuracies[place])) for accuracies in found.values()]
+    return [*cells, f"{_at_default(found[OURS][place]):.1f}"]
+
+
+def _derived(nets: Nets) -> list[str]:
+    names = list(next(iter(nets.values())))
+    moves = (
+        f"{name} " + " and ".join(_decades(found[name]) for found in nets.values())
+        for name in names
+    )
+    own, peers = _shortfalls(nets)
+    default = f"- The largest shortfall of {OURS} at {DEFAULT_RATE:g}"
+    return [
+        f"- Decades that the best learning rate moves over the scales of the inputs"
+        f" ({' and '.join(nets)}): {', '.join(moves)}.",
+        f"{default} against its own best learning rate: {_largest(own)}.",
+        f"{default} against the best peer at its best learning rate: {_largest(peers)}.",
+    ]
+
+
+def _decades(accuracies: Accuracies) -> str:
+    found = [best(one_scale) for one_scale in accuracies]
+    rates = np.log10([RATES[one.place] for one in found])
+    return f"{'≥ ' * any(one.at_an_edge for one in found)}{np.ptp(rates):.1f}"
+
+
+def _shortfalls(nets: Nets) -> tuple[dict[str, float], dict[str, float]]:
+    """Of our default against our own best and against the best peer, in points, by case."""
+    own, peers = {}, {}
+    for net, found in nets.items():
+        for place, scale in enumerate(SCALES):
+            ours = found[OURS][place]
+            rivals = {name: best(found[name][place]).accuracy for name in PEERS}
+            rival = max(rivals, key=rivals.__getitem__)
+            case = f"{net}, inputs times {scale:g}"
+            own[case] = best(ours).accuracy - _at_default(ours)
+            peers[f"{case}, {rival}"] = rivals[rival] - _at_default(ours)
+    return own, peers
+
+
+def _largest(shortfalls: Mapping[str, float]) -> str:
+    case = max(shortfalls, key=shortfalls.__getitem__)
+    return f"{shortfalls[case]:.1f} points ({case})"
+
+
+def _at_default(accuracies: Float[np.ndarray, "rates seeds"]) -> float:
+    return float(accuracies[DEFAULT].mean())
+
+
+def _paper_table(paper: Mapping[str, Float[np.ndarray, "seeds"]]) -> str:
+    rows = [
+        [name, f"{found.mean():.1f}", ", ".join(f"{seed:.1f}" for seed in found)]
+        for name, found in paper.items()
+    ]
+    caption = "The paper's case: four convolutions without normalization, inputs in [0, 16]."
+    header = ["optimizer at its learning rate", "validation accuracy (%)", "seed by seed"]
+    return f"{caption}\n\n{_table(header, rows)}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,133 @@
+"""What a step costs: trace, compile and step time and memory, beside SGD, Adam and Muon.
+
+    python -m benchmarks.step_time
+
+Every optimizer takes its turn in every round, in one process, and what is shown are medians over
+rounds of the ratio to SGD with momentum in the same round: other load on the machine hits all of
+them alike. Parameters and state go on from round to round, since `Full` refreshes its factors
+more often while its history is young, and afterwards once in 20 updates.
+
+kfac-jax is not among them: its version 0.0.8 does not import on jax 0.10.2.
+"""
+
+import argparse
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks.contenders import REFRESH_EVERY, Contender, Step, contenders
+from benchmarks.machine import machine
+from benchmarks.step_time_report import Costs, print_table, write_report
+from benchmarks.workloads import Workload, workloads
+
+# Rounds of compilations, at most: they are longer than those of steps, and vary less.
+COMPILATIONS = 5
+# Steps that are not timed: as many as Full's history is young for.
+WARM_UP = 20
+
+
+class Runner:
+    """A contender with the parameters and state that it has reached, and what it has cost."""
+
+    def __init__(self, contender: Contender, workload: Workload) -> None:
+        state = contender.optimizer.init(workload.params)
+        self.step = contender.step
+        self.batch = workload.batch
+        self.carry = workload.params, state
+        self.costs = Costs(state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+        self.compiled: Any = None
+
+    def compile(self) -> None:
+        """Traces and compiles the step, with none of JAX's caches to help."""
+        trace, compile_, self.compiled = traced_and_compiled(self.step, (*self.carry, *self.batch))
+        self.costs.trace.append(trace)
+        self.costs.compile.append(compile_)
+        self.costs.temporary_bytes = temporary_bytes(self.compiled)
+
+    def run(self, steps: int) -> float:
+        """Goes on for so many steps, at least one, and says how many seconds each took."""
+        params, state = self.carry
+        loss: Any = None
+        start = time.perf_counter()
+        for _ in range(steps):
+            params, state, loss = self.compiled(params, state, *self.batch)
+        jax.block_until_ready((params, state, loss))
+        seconds = (time.perf_counter() - start) / steps
+        self.carry, self.costs.loss = (params, state), float(loss)
+        return seconds
+
+
+def traced_and_compiled(step: Step, arguments: Iterable[Any]) -> tuple[float, float, Any]:
+    """Seconds to trace, seconds to compile, and the compiled step."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    traced = jax.jit(step).trace(*arguments)
+    middle = time.perf_counter()
+    compiled = traced.lower().compile()
+    return middle - start, time.perf_counter() - middle, compiled
+
+
+def temporary_bytes(compiled: Any) -> int | None:
+    """What the step allocates beside its arguments and results; None where XLA does not say."""
+    return getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
+
+
+def measure(workload: Workload, rounds: int, steps: int) -> dict[str, Costs]:
+    """What every contender costs, by name."""
+    runners = {
+        name: Runner(contender, workload) for name, contender in contenders(workload).items()
+    }
+    for _ in range(min(rounds, COMPILATIONS)):
+        for runner in runners.values():
+            runner.compile()
+    for runner in runners.values():
+        runner.run(WARM_UP)
+    for _ in range(rounds):
+        for runner in runners.values():
+            runner.costs.step.append(runner.run(steps))
+    return {name: runner.costs for name, runner in runners.items()}
+
+
+def positive(text: str) -> int:
+    """A number of rounds or steps from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def parsed() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description="Measures what a step of each optimizer costs, as ratios to SGD."
+    )
+    parser.add_argument("--rounds", type=positive, default=12, help="rounds of steps (default 12)")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        default=REFRESH_EVERY,
+        help=f"steps a round (default {REFRESH_EVERY}); only in its multiples does every round "
+        "hold equally many refreshes of Full",
+    )
+    parser.add_argument("--only", default="", help="only workloads with this in their name")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="a directory")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parsed()
+    measured: dict[str, dict[str, Costs]] = {}
+    for workload in workloads(options.only):
+        measured[workload.name] = measure(workload, options.rounds, options.steps)
+        print_table(workload.name, measured[workload.name])
+    if not measured:
+        raise SystemExit(f"No workload has {options.only!r} in its name.")
+    settings = {"rounds": options.rounds, "steps": options.steps, "warm_up": WARM_UP}
+    write_report(options.out, machine(), settings, measured)
+
+
+if __name__ == "__main__":
+    main()

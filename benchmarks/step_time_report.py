@@ -1,0 +1,174 @@
+"""What is shown of the measured costs: a plain table, a Markdown table, a figure, a JSON file."""
+
+import dataclasses
+import itertools
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # writes files, needs no screen
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+# Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v")
+
+HEADER = ("", "trace", "compile", "step", "first step / Adam", "state, MB", "temporary, MB")
+
+
+@dataclasses.dataclass
+class Costs:
+    """What one contender costs on one workload.
+
+    Attributes:
+      state_bytes: bytes of the optimizer's state.
+      temporary_bytes: bytes that the step allocates beside its arguments and results, at most;
+        None where XLA does not say.
+      trace: seconds to trace the step, one number a compilation.
+      compile: seconds to lower and compile it, one number a compilation.
+      step: seconds a step, the mean over a round, one number a round.
+      loss: the last step's loss. One that is not finite means that a step did something else
+        than in training: `insgd` skips it.
+    """
+
+    state_bytes: int
+    temporary_bytes: int | None = None
+    trace: list[float] = dataclasses.field(default_factory=list)
+    compile: list[float] = dataclasses.field(default_factory=list)
+    step: list[float] = dataclasses.field(default_factory=list)
+    loss: float | None = None
+
+    @property
+    def first_step(self) -> list[float]:
+        """Seconds before the first step can run."""
+        return [sum(pair) for pair in zip(self.trace, self.compile, strict=True)]
+
+
+Measured = Mapping[str, Mapping[str, Costs]]
+
+
+def ratios(values: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Each round's ratio."""
+    return [value / other for value, other in zip(values, base, strict=True)]
+
+
+def table(costs: Mapping[str, Costs]) -> list[tuple[str, ...]]:
+    """The header, a row with SGD's own times, and a row for every contender."""
+    sgd, adam = costs["SGD"], costs["Adam"]
+    seconds = (statistics.median(times) for times in (sgd.trace, sgd.compile, sgd.step))
+    rows = [HEADER, ("SGD itself", *(f"{time:.3g} s" for time in seconds), "", "", "")]
+    for name, cost in costs.items():
+        compared = (
+            ratios(cost.trace, sgd.trace),
+            ratios(cost.compile, sgd.compile),
+            ratios(cost.step, sgd.step),
+            ratios(cost.first_step, adam.first_step),
+        )
+        medians = (f"{statistics.median(every):.3f}" for every in compared)
+        rows.append(
+            (name, *medians, _megabytes(cost.state_bytes), _megabytes(cost.temporary_bytes))
+        )
+    return rows
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:.2f}"
+
+
+def print_table(name: str, costs: Mapping[str, Costs]) -> None:
+    """Prints a workload's table."""
+    rows = table(costs)
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    print(f"\n{name}: ratios to SGD, medians over rounds")
+    for label, *cells in rows:
+        aligned = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        print("  ".join(["", label.ljust(first), *aligned]).rstrip(), flush=True)
+
+
+def write_report(
+    out: Path,
+    machine: Mapping[str, str | int],
+    settings: Mapping[str, int],
+    measured: Measured,
+) -> None:
+    """Writes ``step_time.json`` with every raw number, ``step_time.md`` and ``step_time.png``."""
+    out.mkdir(parents=True, exist_ok=True)
+    raw = {
+        workload: {name: dataclasses.asdict(cost) for name, cost in costs.items()}
+        for workload, costs in measured.items()
+    }
+    report = {"machine": machine, **settings, "workloads": raw}
+    (out / "step_time.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "step_time.md").write_text(_page(machine, settings, measured))
+    _draw(out / "step_time.png", measured)
+
+
+def _page(machine: Mapping[str, str | int], settings: Mapping[str, int], measured: Measured) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in machine.items())
+    lines = [
+        "# What a step costs",
+        "",
+        f"Written by `python -m benchmarks.step_time`: {settings['rounds']} rounds of "
+        f"{settings['steps']} steps.",
+        "Trace, compile and step are medians over rounds of the ratio to SGD with momentum in the",
+        "same round. The first step is trace and compile together.",
+        "",
+        f"Measured on: {versions}.",
+    ]
+    for workload, costs in measured.items():
+        header, *rows = table(costs)
+        rule = ("---", *["---:"] * (len(header) - 1))
+        cells = (f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+        lines += ["", f"## {workload}", "", *cells]
+    return "\n".join(lines) + "\n"
+
+
+def _draw(path: Path, measured: Measured) -> None:
+    """A row for every contender, a point for every workload: step time relative to SGD's."""
+    names = [name for name in next(iter(measured.values())) if name != "SGD"]
+    figure, axis = plt.subplots(figsize=(8, 0.6 * len(names) + 1.4), layout="constrained")
+    styles = itertools.cycle(zip(COLORS, MARKERS, strict=True))
+    for number, (workload, costs) in enumerate(measured.items()):
+        offset = 0.14 * (number - (len(measured) - 1) / 2)
+        shown = [costs[name] for name in names]
+        _draw_workload(axis, workload, shown, costs["SGD"], offset, next(styles))
+    for ratio, line in ((1.0, "-"), (1.05, "--")):
+        axis.axvline(ratio, color="black", lw=0.8, ls=line, zorder=0, label=f"{ratio:.2f}")
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    _scale(axis)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _scale(axis: Axes) -> None:
+    # Some cost a few percent and some twenty times as much: only a logarithm shows both.
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("time of a step, relative to SGD with momentum; median and quartiles of rounds")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", alpha=0.25, linewidth=0.6)
+
+
+def _draw_workload(
+    axis: Axes,
+    workload: str,
+    costs: Sequence[Costs],
+    sgd: Costs,
+    offset: float,
+    style: tuple[str, str],
+) -> None:
+    spread = [np.quantile(ratios(cost.step, sgd.step), (0.25, 0.5, 0.75)) for cost in costs]
+    low, middle, high = np.transpose(spread)
+    rows, (color, marker) = np.arange(len(costs)) + offset, style
+    errors = np.stack([middle - low, high - middle])
+    axis.errorbar(middle, rows, xerr=errors, fmt=marker, color=color, ms=5, lw=1.2, label=workload)
