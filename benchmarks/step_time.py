@@ -119,14 +119,15 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     options = parsed()
+    settings = {"rounds": options.rounds, "steps": options.steps, "warm_up": WARM_UP}
     measured: dict[str, dict[str, Costs]] = {}
     for workload in workloads(options.only):
         measured[workload.name] = measure(workload, options.rounds, options.steps)
         print_table(workload.name, measured[workload.name])
+        # After every workload, so that what stops a later one leaves the numbers of an hour.
+        write_report(options.out, machine(), settings, measured)
     if not measured:
         raise SystemExit(f"No workload has {options.only!r} in its name.")
-    settings = {"rounds": options.rounds, "steps": options.steps, "warm_up": WARM_UP}
-    write_report(options.out, machine(), settings, measured)
 
 
 if __name__ == "__main__":

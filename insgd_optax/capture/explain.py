@@ -7,6 +7,7 @@ from typing import Any
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
+from insgd_optax.room import room_for
 from insgd_optax.structures import Diagonal, Structure
 
 
@@ -20,6 +21,7 @@ class LeafReport:
       equations: the primitives of the layers that use it.
       layout: its layout, or None where no layer uses it.
       structure: what is kept of its layer's input, or None.
+      state: how many numbers `scale_by_input` keeps for it, with its layout known.
       note: why there is nothing, or why less is kept than was asked for.
     """
 
@@ -28,6 +30,7 @@ class LeafReport:
     equations: tuple[str, ...]
     layout: Layout | None
     structure: Structure | None
+    state: int
     note: str
 
     def cells(self) -> tuple[str, ...]:
@@ -38,7 +41,7 @@ class LeafReport:
             sizes = f"{layout.groups} x {layout.inputs} x {layout.outputs}"
         kept = type(self.structure).__name__ if self.structure else "-"
         equations = ", ".join(self.equations) or "-"
-        return self.path, str(self.shape), equations, sizes, kept, self.note
+        return self.path, str(self.shape), equations, sizes, kept, f"{self.state:,}", self.note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +59,13 @@ class Explanation:
         """Layouts by path, for ``scale_by_input(..., layouts=...)``."""
         return {row.path: row.layout for row in self.rows if row.layout is not None}
 
+    @property
+    def state(self) -> int:
+        """How many numbers `scale_by_input` keeps in all, given these layouts; four bytes each."""
+        return sum(row.state for row in self.rows)
+
     def __str__(self) -> str:
-        header = ("parameter", "shape", "layer", "groups x in x out", "structure", "note")
+        header = ("parameter", "shape", "layer", "groups x in x out", "structure", "state", "note")
         table = [header, *(row.cells() for row in self.rows)]
         widths = [max(len(row[column]) for row in table) for column in range(len(header))]
         lines = [
@@ -86,6 +94,8 @@ def explain(
     [('bias', ()), ('kernel', ('dot_general',))]
     >>> report.layouts["kernel"].inputs
     2
+    >>> report.state                                     # two powers, and the weight of their mean
+    3
 
     Args:
       loss_fn: the loss, with the parameters as its first argument.
@@ -104,7 +114,8 @@ def explain(
 
 def _report(leaf: Leaf, structure: Structure) -> LeafReport:
     if leaf.target is None:
-        return LeafReport(leaf.name, leaf.shape, leaf.equations, None, None, leaf.reason)
+        return LeafReport(leaf.name, leaf.shape, leaf.equations, None, None, 0, leaf.reason)
     layout = leaf.target.layout
     kept = kept_structure(structure, layout)
-    return LeafReport(leaf.name, leaf.shape, leaf.equations, layout, kept, leaf.reason)
+    state = sum(room_for(structure, leaf.shape, layout))
+    return LeafReport(leaf.name, leaf.shape, leaf.equations, layout, kept, state, leaf.reason)

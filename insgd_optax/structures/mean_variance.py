@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -74,6 +75,8 @@ class MeanVariance(EveryUpdate):
     def apply(
         self, factor: Float[Array, "groups _"], gradient: Float[Array, "groups inputs outputs"]
     ) -> Float[Array, "groups inputs outputs"]:
-        mean, others, rank_one = factor[:, :-2, None], factor[:, -2], factor[:, -1]
-        along = jnp.sum(mean * gradient, axis=1, keepdims=True)
-        return others[:, None, None] * gradient + rank_one[:, None, None] * mean * along
+        mean, others, rank_one = factor[:, :-2], factor[:, -2], factor[:, -1]
+        # A matrix product: XLA reduces over the middle axis of three a hundred times slower.
+        along = jnp.einsum("gi,gio->go", mean, gradient, precision=jax.lax.Precision.HIGHEST)
+        inner = (rank_one[:, None] * mean)[:, :, None] * along[:, None, :]
+        return others[:, None, None] * gradient + inner

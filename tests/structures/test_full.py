@@ -247,9 +247,19 @@ def test_lookups_large_layers_and_single_vectors_get_a_diagonal():
     def loss(params: Any, tokens: Any) -> jax.Array:
         return jnp.sum(params["table"][tokens] @ params["wide"] @ params["vector"])
 
-    report = insgd.explain(loss, params, jnp.arange(5), structure=insgd.Full(max_inputs=4))
+    report = insgd.explain(loss, params, jnp.arange(5), structure=insgd.Full(max_inputs=9))
     kinds = {row.path: type(row.structure).__name__ for row in report.rows}
     assert kinds == {"table": "Diagonal", "wide": "Full", "vector": "Diagonal"}
+    assert report.state == sum(
+        [9 + 1, 2 * 4 * 4 + 1, 2 + 1]  # history and factor, and the weight of each running mean
+    )
+    grad_fn = insgd.value_and_grad(loss, structure=insgd.Full(max_inputs=9))
+    _, grads, stats = grad_fn(params, jnp.arange(5))
+    tx = insgd.scale_by_input(insgd.Full(max_inputs=9), layouts=report.layouts)
+    state = tx.init(params)
+    assert state.power.size + state.power_weight.size + state.factor.size == report.state
+    updates, _ = tx.update(grads, state, input_stats=stats)
+    np.testing.assert_allclose(updates["table"][5:], 0.0)  # tokens that never came
     report = insgd.explain(loss, params, jnp.arange(5), structure=insgd.Full(max_inputs=3))
     assert {type(row.structure).__name__ for row in report.rows} == {"Diagonal"}
 

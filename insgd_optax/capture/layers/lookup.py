@@ -34,7 +34,8 @@ def lookup_layer(equation: JaxprEqn) -> Layer | None:
     groups, inputs = math.prod(shape[axis] for axis in batched), shape[index_axis]
     operands = tuple(range(1, len(equation.invars)))
     steps: tuple[Step, ...] = (("transpose", order),)
-    return Layer(equation.primitive.name, 0, operands, steps, groups, inputs, shape[row_axis], look)
+    matrix = groups, inputs, shape[row_axis]
+    return Layer(equation.primitive.name, 0, operands, steps, *matrix, look, one_hot=True)
 
 
 @dataclasses.dataclass(frozen=True)
