@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.history import Slot, unpack
 from insgd_optax.moments import InputMoments
+from insgd_optax.stacked import Stack, stacked
 from insgd_optax.structures import Number, safe_power
 
 
@@ -59,27 +60,33 @@ class Factor(NamedTuple):
     scale: Float[Array, " groups"]
 
 
+# What gradients need, for each of some exponents, and the packed factors to keep.
+Derived = tuple[list[list[Stack]], Float[Array, "exponents factors"]]
+
+
 def factors_of(
     seen: Mapping[str, Seen],
     packed: Packed,
     exponents: Sequence[Number],
     eps: Number,
     guard: bool,
-) -> tuple[list[dict[str, Factor]], Float[Array, "exponents factors"]]:
-    """The factors of every layer for each exponent, and the packed ones after this update."""
+) -> Derived:
+    """The factors of all layers for each exponent, and the packed ones after this update."""
     cached = {path: layer for path, layer in seen.items() if layer.moments.kept.refresh_every > 1}
     others = {path: layer for path, layer in seen.items() if path not in cached}
     fresh = _refreshed(cached, packed, exponents, eps) if cached else packed.factors
     found = []
     for row, exponent in zip(fresh, exponents, strict=True):
-        factors = {}
+        stacks = []
         for path, layer in cached.items():
             _, unit = _guarded(layer, guard)
             kept = unpack(row, packed.slots[path].factors, layer.history)
-            factors[path] = Factor(kept, safe_power(unit, exponent))
-        for stack in _stacks(others):
-            factors |= _stack_factors(stack, _gathered(stack, packed), exponent, eps, guard)
-        found.append(factors)
+            stacks.append(stacked(Factor(kept, safe_power(unit, exponent)), {path: len(kept)}))
+        for alike in _alike(others):
+            factor = _factor(_gathered(alike, packed), exponent, eps, guard)
+            groups = {path: len(layer.history) for path, layer in alike.items()}
+            stacks.append(stacked(factor, groups))
+        found.append(stacks)
     return found, fresh
 
 
@@ -88,7 +95,7 @@ def applied(moments: InputMoments, factor: Factor, gradient: Array) -> Array:
     return factor.scale[:, None, None] * moments.kept.apply(factor.factor, gradient)
 
 
-def _stacks(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
+def _alike(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
     """The layers, those of one structure and size together."""
     stacks: dict[Any, dict[str, Seen]] = {}
     for path, layer in seen.items():
@@ -117,22 +124,10 @@ def _joined(stack: Mapping[str, Seen]) -> Seen:
     return layers[0]._replace(history=history, batch=history)
 
 
-def _stack_factors(
-    stack: Mapping[str, Seen], whole: Seen, exponent: Number, eps: Number, guard: bool
-) -> dict[str, Factor]:
-    """The factors of layers of one structure and size, by path."""
+def _factor(whole: Seen, exponent: Number, eps: Number, guard: bool) -> Factor:
+    """The factors of layers of one structure and size."""
     power, unit = _guarded(whole, guard)
-    factor = whole.moments.kept.factor(power, exponent, eps)
-    # Side by side, so that taking a layer's part out is one operation and not two.
-    both = jnp.concatenate(
-        [factor.reshape(len(factor), -1), safe_power(unit, exponent)[:, None]], axis=1
-    )
-    ends = itertools.accumulate(len(layer.history) for layer in stack.values())
-    parts = jnp.split(both, list(ends)[:-1])
-    return {
-        path: Factor(part[:, :-1].reshape(-1, *factor.shape[1:]), part[:, -1])
-        for path, part in zip(stack, parts, strict=True)
-    }
+    return Factor(whole.moments.kept.factor(power, exponent, eps), safe_power(unit, exponent))
 
 
 def _guarded(layer: Seen, guard: bool) -> tuple[Array, Array]:
@@ -147,14 +142,15 @@ def _refreshed(
 
     def computed_for(old: Array, exponent: Number) -> Array:
         new = {}
-        for stack in _stacks(cached):
-            new |= _stack_factors(stack, _joined(stack), exponent, eps, guard=False)
+        for alike in _alike(cached):
+            factors = _factor(_joined(alike), exponent, eps, guard=False).factor
+            ends = itertools.accumulate(len(layer.history) for layer in alike.values())
+            new |= zip(alike, jnp.split(factors, list(ends)[:-1]), strict=True)
         parts = [old[:0]]
         for path, slot in packed.slots.items():
             part = old[slot.factors]
             if path in new:
-                factor = new[path].factor
-                part = jnp.concatenate([factor.ravel(), part[factor.size :]])
+                part = jnp.concatenate([new[path].ravel(), part[new[path].size :]])
             parts.append(part)
         return jnp.concatenate(parts)
 

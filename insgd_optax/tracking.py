@@ -10,12 +10,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.capture.compat import everywhere
-from insgd_optax.factors import Packed, Seen
+from insgd_optax.factors import Derived, Packed, Seen
 from insgd_optax.history import Powers, Slot, pack, slots_for, totals, unpack, updated
 from insgd_optax.layout import Layout
 from insgd_optax.matching import match_statistics
 from insgd_optax.moments import InputMoments
 from insgd_optax.paths import named_leaves
+from insgd_optax.stacked import opened
 from insgd_optax.structures import Number, Structure
 
 
@@ -46,19 +47,19 @@ class Observed(NamedTuple):
 
     Attributes:
       moments: those of every layer, by the path of its weight.
-      derived: what was derived from the history, by path; zeros unless everything is finite.
+      derived: what was derived from the history, for each of ``exponents`` by path; zeros unless
+        everything is finite.
       finite: whether everything is.
       state: the new state.
     """
 
     moments: dict[str, InputMoments]
-    derived: Any
+    derived: list[dict[str, Any]]
     finite: Bool[Array, ""]
     state: ScaleByInputState
 
 
-# From what is known of every layer to what its gradient needs, and the factors to keep.
-Derive = Callable[[Mapping[str, Seen], Packed], tuple[Any, Float[Array, "exponents factors"]]]
+Derive = Callable[[Mapping[str, Seen], Packed], Derived]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,8 @@ class History:
         # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
         # the kernel of every leaf, and could not share the kernels of leaves of one shape.
         after, derived = jax.lax.cond(finite, moved, kept)
-        return Observed(moments, derived, finite, after)
+        groups = {path: layer.layout.groups for path, layer in moments.items()}
+        return Observed(moments, [opened(stacks, groups) for stacks in derived], finite, after)
 
 
 def _seen(

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from insgd_optax.factors import Factor, Packed, Seen, applied, factors_of
+from insgd_optax.factors import Derived, Packed, Seen, applied, factors_of
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
+from insgd_optax.stacked import stacked
 from insgd_optax.structures import (
     Diagonal,
     Number,
@@ -88,13 +89,10 @@ def scale_by_input(
     check_between("exponent", exponent, -1, 0)
     check_between("eps", eps, 0)
 
-    def derive(
-        seen: Mapping[str, Seen], packed: Packed
-    ) -> tuple[Mapping[str, Factor], Float[Array, "exponents factors"]]:
+    def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
         if isinstance(exponent, int | float) and exponent == 0:  # to the last bit
-            return {}, packed.factors
-        [factors], kept = factors_of(seen, packed, [exponent], eps, guard)
-        return factors, kept
+            return [[]], packed.factors
+        return factors_of(seen, packed, [exponent], eps, guard)
 
     return normalize_by_history(structure, lambda weight: decay, derive, applied, layouts)
 
@@ -127,7 +125,7 @@ def normalize_by_history(
         **extra_args: Any,
     ) -> tuple[Any, ScaleByInputState]:
         del params, extra_args
-        moments, derived, finite, after = history.observe(updates, state, input_stats, derive)
+        moments, [derived], finite, after = history.observe(updates, state, input_stats, derive)
         layouts = {path: moments[path].layout for path in derived}
         gradients = split_leaves(updates, layouts, after.power.dtype)
         normalized = {
@@ -147,10 +145,11 @@ def multiplied(moments: InputMoments, factor: Array, gradient: Array) -> Array:
 def for_each(factor_of: Callable[[Seen], Array]) -> Derive:
     """A rule for one layer, from what is known of it to its factor, for all layers."""
 
-    def derive(
-        seen: Mapping[str, Seen], packed: Packed
-    ) -> tuple[Mapping[str, Array], Float[Array, "exponents factors"]]:
-        return {path: factor_of(layer) for path, layer in seen.items()}, packed.factors
+    def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
+        alone = [
+            stacked(factor_of(layer), {path: len(layer.history)}) for path, layer in seen.items()
+        ]
+        return [alone], packed.factors
 
     return derive
 

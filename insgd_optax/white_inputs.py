@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from insgd_optax.factors import Factor, Packed, Seen, applied, factors_of
+from insgd_optax.factors import Derived, Factor, Packed, Seen, applied, factors_of
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Diagonal, Number, Structure, check_structure
@@ -94,11 +94,11 @@ def on_white_inputs(
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, OnWhiteInputsState]:
-        def derive(seen: Mapping[str, Seen], packed: Packed) -> tuple[Any, Any]:
+        def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
             return factors_of(seen, packed, history.exponents, eps, guard)
 
         observed = history.observe(updates, state.history, input_stats, derive)
-        moments, (root, inverse_root), finite, after = observed
+        moments, [root, inverse_root], finite, after = observed
         dtype = after.power.dtype
         white = zero_unless(finite, _applied(updates, moments, root, dtype))
         white_params = params if params is None else _applied(params, moments, inverse_root, dtype)

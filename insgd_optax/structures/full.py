@@ -104,9 +104,11 @@ class Full:
         identity = jnp.broadcast_to(jnp.eye(power.shape[1], dtype=power.dtype), power.shape)
         # What was never seen counts as white, until the next refresh.
         relative = jnp.where(level > 0, power * safe_power(level, -1), identity)
+        # Cholesky costs a fifth, but what rounding leaves of an eigenvalue of zero must be small.
+        rounding = power.shape[1] * float(jnp.finfo(power.dtype).eps)
+        if isinstance(exponent, int | float) and exponent == -1 and self.damping > 64 * rounding:
+            return _inverse(relative + self.damping * identity)
         values, vectors = jnp.linalg.eigh(relative)
-        # What rounding leaves of an eigenvalue of zero must not be divided by.
-        rounding = power.shape[1] * jnp.finfo(power.dtype).eps
         values = jnp.where(values > rounding * values[:, -1:], values, 0)
         scaled = vectors * safe_power(values + self.damping, exponent)[:, None, :]
         return jnp.einsum("gik,gjk->gij", scaled, vectors, precision=jax.lax.Precision.HIGHEST)
@@ -117,6 +119,15 @@ class Full:
         gradient: Float[Array, "groups inputs outputs"],
     ) -> Float[Array, "groups inputs outputs"]:
         return jnp.einsum("gij,gjo->gio", factor, gradient, precision=jax.lax.Precision.HIGHEST)
+
+
+def _inverse(
+    positive: Float[Array, "groups inputs inputs"],
+) -> Float[Array, "groups inputs inputs"]:
+    lower = jnp.linalg.cholesky(positive, symmetrize_input=False)
+    identity = jnp.broadcast_to(jnp.eye(positive.shape[1], dtype=positive.dtype), positive.shape)
+    inverse = jax.scipy.linalg.cho_solve((lower, True), identity)
+    return (inverse + inverse.mT) / 2
 
 
 def _mean_eigenvalue(power: Float[Array, "groups inputs inputs"]) -> Float[Array, " groups"]:

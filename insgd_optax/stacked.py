@@ -1,0 +1,47 @@
+"""Stacks: layers of one structure and size as one array along their groups."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+
+class Stack(NamedTuple):
+    """What was computed for several layers at once, and where each layer's part begins.
+
+    The places are arrays. Once they come out of a branch of `jax.lax.cond` XLA does not know them
+    any more, and compiles one kernel for all leaves of a shape. A slice at a place that it knows
+    would make every layer's kernel another one.
+
+    Attributes:
+      whole: arrays whose first axis is that of all the groups.
+      places: each layer's first group, by the path of its weight.
+    """
+
+    whole: Any
+    places: Mapping[str, Int[Array, ""]]
+
+
+def stacked(whole: Any, groups: Mapping[str, int]) -> Stack:
+    """The arrays of layers with so many groups each."""
+    starts = np.cumsum([0, *groups.values()])
+    return Stack(whole, {path: jnp.int32(at) for path, at in zip(groups, starts, strict=False)})
+
+
+def opened(stacks: Sequence[Stack], groups: Mapping[str, int]) -> dict[str, Any]:
+    """Every layer's part, by path."""
+    parts = {}
+    for whole, places in stacks:
+        for path, place in places.items():
+            parts[path] = whole
+            if len(places) > 1:
+                parts[path] = jax.tree.map(
+                    lambda array, at=place, size=groups[path]: jax.lax.dynamic_slice_in_dim(
+                        array, at, size
+                    ),
+                    whole,
+                )
+    return parts
