@@ -8,7 +8,15 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import insgd
 from insgd_optax.presets import nlms, paper, project_page, released
 from insgd_optax.relative_step import relative_step
-from insgd_optax.structures import Diagonal, Full, MeanVariance, Released, Scalar, Structure
+from insgd_optax.structures import (
+    Diagonal,
+    Full,
+    MeanVariance,
+    PerLayer,
+    Released,
+    Scalar,
+    Structure,
+)
 from insgd_optax.tracking import ScaleByInputState
 from insgd_optax.transform import scale_by_input
 from insgd_optax.white_inputs import OnWhiteInputsState, on_white_inputs
@@ -25,6 +33,7 @@ __all__ = [
     "MeanVariance",
     "OnWhiteInputsState",
     "PerExample",
+    "PerLayer",
     "Released",
     "Scalar",
     "ScaleByInputState",

@@ -125,7 +125,9 @@ def unpack(packed: Float[Array, " _"], part: slice, like: Any) -> Float[Array, "
 
 def _check_room(path: str, slot: Slot, moments: InputMoments) -> None:
     numbers, groups = _length(slot.numbers), _length(slot.groups)
-    if moments.sums.size > numbers or moments.count.size > groups:
+    factors = moments.sums.size if moments.kept.refresh_every > 1 else 0
+    short = factors > _length(slot.factors)
+    if short or moments.sums.size > numbers or moments.count.size > groups:
         layout = moments.layout
         raise ValueError(
             f"The history has room for {numbers} numbers in {groups} groups for '{path}' of shape "

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import insgd_optax as insgd
+from benchmarks.gradient import gradient_of
 from benchmarks.learning_rate.contenders import Contender
 
 STEPS, BATCH = 300, 64
@@ -88,11 +89,6 @@ def _step(
     *batch: Array,
 ) -> tuple[Any, Any]:
     params, state = carry
-    extra = {}
-    if structure is None:
-        grads = jax.grad(loss_fn)(params, *batch)
-    else:
-        _, grads, stats = insgd.value_and_grad(loss_fn, structure=structure)(params, *batch)
-        extra = {"input_stats": stats}
+    _, grads, extra = gradient_of(loss_fn, structure)(params, *batch)
     updates, state = optimizer.update(grads, state, params, **extra)
     return optax.apply_updates(params, updates), state

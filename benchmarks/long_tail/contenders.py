@@ -1,14 +1,18 @@
 """The optimizers that are compared, each with its own grid of learning rates."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 import insgd_optax as insgd
+from benchmarks.gradient import muon_dimensions
 from benchmarks.long_tail.training import Build, Optimizer
 
 TRIALS = 4
+# Whose factors are refreshed now and then from some rows, and at every step from all of them.
+FULL, EXACT = "INSGD Full", "INSGD Full, exact"
 
 
 class Contender(NamedTuple):
@@ -24,18 +28,25 @@ class Contender(NamedTuple):
 
 def contenders() -> dict[str, Contender]:
     """All of them with a cosine schedule, and with weight decay on matrices alone."""
-    full = insgd.Full(damping=3.0, rows=128, refresh_every=20)
+    full, exact = insgd.Full(3.0, 20, 128), insgd.Full(3.0, 1, None)
     return {
         "SGD": Contender(_sgd, 0.025),
         "AdamW": Contender(_adamw, 0.01),
         "Muon": Contender(_muon, 0.03),
-        "INSGD": Contender(lambda rate: _insgd(rate, insgd.Diagonal()), 0.03),
-        "INSGD Full": Contender(lambda rate: _insgd(rate, full), 0.03),
+        "INSGD": Contender(lambda rate: _insgd(rate, lambda _: insgd.Diagonal()), 0.03),
+        "INSGD budget": Contender(
+            lambda rate: _insgd(
+                rate, lambda found: found.within_budget(0.15, full, insgd.Scalar())
+            ),
+            0.03,
+        ),
+        FULL: Contender(lambda rate: _insgd(rate, lambda _: full), 0.03),
+        EXACT: Contender(lambda rate: _insgd(rate, lambda _: exact), 0.03),
     }
 
 
 def _sgd(rate: float) -> Build:
-    def build(params: Any, steps: int) -> Optimizer:
+    def build(params: Any, steps: int, explained: insgd.Explanation) -> Optimizer:
         del params
         sgd = optax.sgd(_cosine(rate, steps), momentum=0.9)
         return _plain(optax.chain(optax.add_decayed_weights(5e-4, _matrices), sgd))
@@ -44,31 +55,33 @@ def _sgd(rate: float) -> Build:
 
 
 def _adamw(rate: float) -> Build:
-    def build(params: Any, steps: int) -> Optimizer:
-        del params
+    def build(params: Any, steps: int, explained: insgd.Explanation) -> Optimizer:
+        del params, explained
         return _plain(optax.adamw(_cosine(rate, steps), weight_decay=1e-2, mask=_matrices))
 
     return build
 
 
 def _muon(rate: float) -> Build:
-    def build(params: Any, steps: int) -> Optimizer:
+    def build(params: Any, steps: int, explained: insgd.Explanation) -> Optimizer:
         muon = optax.contrib.muon(
             _cosine(rate, steps),
             adam_learning_rate=_cosine(rate / 3, steps),
-            muon_weight_dimension_numbers=jax.tree.map(_channels_last, params),
+            muon_weight_dimension_numbers=muon_dimensions(params),
         )
         return _plain(muon)
 
     return build
 
 
-def _insgd(rate: float, structure: insgd.Structure) -> Build:
-    def build(params: Any, steps: int) -> Optimizer:
+def _insgd(rate: float, choose: Callable[[insgd.Explanation], insgd.Structure]) -> Build:
+    def build(params: Any, steps: int, explained: insgd.Explanation) -> Optimizer:
         del params
-        schedule = _cosine(rate, steps)
-        transform = insgd.insgd(schedule, structure=structure, weight_decay=5e-4, mask=_matrices)
-        return Optimizer(transform, structure)
+        structure = choose(explained)
+        decayed: Any = {"weight_decay": 5e-4, "mask": _matrices, "layouts": explained.layouts}
+        return Optimizer(
+            insgd.insgd(_cosine(rate, steps), structure=structure, **decayed), structure
+        )
 
     return build
 
@@ -83,10 +96,3 @@ def _cosine(rate: float, steps: int) -> optax.Schedule:
 
 def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
-def _channels_last(leaf: jax.Array) -> Any:
-    """A kernel as the matrix from all its inputs to its outputs."""
-    if leaf.ndim < 2:
-        return None
-    return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)

@@ -12,9 +12,12 @@ import optax
 from jaxtyping import Array, Float
 
 import insgd_optax as insgd
+from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import NUM_CLASSES, LongTail, Split
 
 BATCH = 128
+# Of the loss's arguments the images and the labels; the rest are BatchNorm's averages.
+BATCH_ARGNUMS = (1, 2)
 
 
 class ConvNet(nn.Module):
@@ -49,20 +52,22 @@ class Curve(NamedTuple):
     test_accuracy: float
 
 
-Build = Callable[[Any, int], Optimizer]
+# From the parameters, the number of steps, and what the capture finds, to an optimizer.
+Build = Callable[[Any, int, insgd.Explanation], Optimizer]
 
 
 def train(model: nn.Module, data: LongTail, build: Build, epochs: int, seed: int) -> Curve:
-    """Trains with a balanced softmax; ``build`` is given the parameters and the steps."""
+    """Trains with a balanced softmax."""
     images, labels = jnp.asarray(data.train.images), jnp.asarray(data.train.labels)
     variables = model.init(jax.random.key(seed), images[:2], train=False)
-    steps, params = len(labels) // BATCH, variables["params"]
-    optimizer = build(params, epochs * steps)
-    carry = params, variables["batch_stats"], optimizer.transform.init(params)
+    steps, params, stats = len(labels) // BATCH, variables["params"], variables["batch_stats"]
+    loss_fn, batch = _loss(model, jnp.asarray(data.log_prior())), (images[:BATCH], labels[:BATCH])
+    explained = insgd.explain(loss_fn, params, *batch, stats, batch_argnums=BATCH_ARGNUMS)
+    optimizer = build(params, epochs * steps, explained)
+    carry = params, stats, optimizer.transform.init(params)
     keys = jax.random.split(jax.random.key(seed + 1), (epochs, steps))
     order, evaluate = np.random.default_rng(seed), _evaluation(model)
-    step = _train_step(model, optimizer, jnp.asarray(data.log_prior()))
-    compiled = step.lower(carry, images[:BATCH], labels[:BATCH], keys[0, 0]).compile()
+    compiled = _train_step(loss_fn, optimizer).lower(carry, *batch, keys[0, 0]).compile()
     curve, seconds = Curve([], [], [], [], 0.0), 0.0
     for epoch_keys in keys:
         rows = order.permutation(len(labels))[: steps * BATCH].reshape(steps, BATCH)
@@ -103,23 +108,19 @@ def augmented(key: Array, images: Float[Array, "batch size size 3"]) -> Array:
     return jax.vmap(one)(jax.random.split(key, len(images)), padded)
 
 
-def _train_step(model: nn.Module, optimizer: Optimizer, log_prior: Array) -> Any:
+def _loss(model: nn.Module, log_prior: Array) -> Callable[..., Any]:
     def loss_fn(params: Any, images: Array, labels: Array, stats: Any) -> Any:
         variables = {"params": params, "batch_stats": stats}
         logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits + log_prior, labels)
         return losses.mean(), new["batch_stats"]
 
-    transform, structure = optimizer
+    return loss_fn
 
-    def gradient(params: Any, *batch: Any) -> Any:
-        if structure is None:
-            return *jax.value_and_grad(loss_fn, has_aux=True)(params, *batch), {}
-        capture = insgd.value_and_grad(
-            loss_fn, has_aux=True, structure=structure, batch_argnums=(1, 2)
-        )
-        loss, grads, input_stats = capture(params, *batch)
-        return loss, grads, {"input_stats": input_stats}
+
+def _train_step(loss_fn: Callable[..., Any], optimizer: Optimizer) -> Any:
+    transform, structure = optimizer
+    gradient = gradient_of(loss_fn, structure, has_aux=True, batch_argnums=BATCH_ARGNUMS)
 
     def step(carry: Any, images: Array, labels: Array, key: Array) -> Any:
         params, stats, state = carry

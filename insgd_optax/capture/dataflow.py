@@ -36,10 +36,17 @@ RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """A layer and the leaves that its weight is made from."""
+    """A layer and the leaves that its weight is made from.
+
+    Attributes:
+      layer: the layer.
+      weight: where its weight comes from.
+      rows: how many rows each of its matrices is applied to, in all runs of the loops around it.
+    """
 
     layer: Layer
     weight: Origin
+    rows: int
 
     def look(self, operands: Sequence[Any]) -> RowInput:
         """What the layer sees, from all operands of its equation."""
@@ -53,6 +60,7 @@ class Program:
     Attributes:
       closed: the program with its constants.
       depth: how many scans it stands in.
+      times: how often they run it.
       outputs: origins of its results.
       uses: the layer at an equation, by the equation's place.
       inner: the programs of an equation that hold layers, by the equation's place.
@@ -62,6 +70,7 @@ class Program:
 
     closed: ClosedJaxpr
     depth: int
+    times: int
     outputs: list[Origin] = dataclasses.field(default_factory=list)
     uses: dict[int, Use] = dataclasses.field(default_factory=dict)
     inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
@@ -96,9 +105,11 @@ class Program:
         return reasons
 
 
-def analyze(closed: ClosedJaxpr, inputs: Sequence[Origin], depth: int = 0) -> Program:
+def analyze(
+    closed: ClosedJaxpr, inputs: Sequence[Origin], depth: int = 0, times: int = 1
+) -> Program:
     """Follows origins from a program's inputs to its results and notes the layers on the way."""
-    program, jaxpr = Program(closed, depth), closed.jaxpr
+    program, jaxpr = Program(closed, depth, times), closed.jaxpr
     origins = dict(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom) -> Origin:
@@ -118,16 +129,17 @@ def _follow(
 ) -> list[Origin]:
     """Origins of an equation's results."""
     if equation.primitive.name == "scan":
-        inner = [_analyze_scan(equation, operands, program.depth)]
+        inner = [_analyze_scan(equation, operands, program)]
         outputs = inner[0].outputs
     elif equation.primitive.name == "cond":
         inner = [
-            analyze(compat.as_closed(branch), operands[1:], program.depth)
+            analyze(compat.as_closed(branch), operands[1:], program.depth, program.times)
             for branch in equation.params["branches"]
         ]
         outputs = _branch_outputs(operands[0], inner)
     elif compat.is_call(equation):
-        inner = [analyze(compat.called_program(equation), operands, program.depth)]
+        called = compat.called_program(equation)
+        inner = [analyze(called, operands, program.depth, program.times)]
         outputs = inner[0].outputs
     else:
         return _follow_simple(program, place, equation, operands)
@@ -137,15 +149,16 @@ def _follow(
     return outputs
 
 
-def _analyze_scan(equation: JaxprEqn, operands: list[Origin], depth: int) -> Program:
+def _analyze_scan(equation: JaxprEqn, operands: list[Origin], outer: Program) -> Program:
     """The body of a scan, where a carry is whatever it can be in any iteration."""
-    body = compat.as_closed(equation.params["jaxpr"])
+    body, depth = compat.as_closed(equation.params["jaxpr"]), outer.depth
+    times = outer.times * equation.params["length"]
     constants, carries = equation.params["num_consts"], equation.params["num_carry"]
     start = constants + carries
     stacked = [origin.enter_loop(depth) for origin in operands[start:]]
     initial = carry = operands[constants:start]
     while True:
-        program = analyze(body, [*operands[:constants], *carry, *stacked], depth + 1)
+        program = analyze(body, [*operands[:constants], *carry, *stacked], depth + 1, times)
         after = program.outputs[:carries]
         joined = [join_alternatives(pair) for pair in zip(carry, after, strict=True)]
         if joined == carry:
@@ -172,7 +185,9 @@ def _follow_simple(
     """Origins of the results of an equation that runs no program we can follow."""
     layer = find_layer(equation, operands)
     if layer is not None:
-        program.uses[place] = Use(layer, operands[layer.weight])
+        outputs = math.prod(compat.shape_of(equation.outvars[0]))
+        rows = program.times * outputs // max(1, layer.groups * layer.outputs)
+        program.uses[place] = Use(layer, operands[layer.weight], rows)
     else:
         data, name = join_mixed(operands).data, equation.primitive.name
         result = compat.shape_of(equation.outvars[0])

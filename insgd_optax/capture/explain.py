@@ -8,7 +8,7 @@ from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.room import room_for
-from insgd_optax.structures import Diagonal, Structure
+from insgd_optax.structures import NUMBER, Diagonal, PerLayer, Structure, check_between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,7 @@ class LeafReport:
       layout: its layout, or None where no layer uses it.
       structure: what is kept of its layer's input, or None.
       state: how many numbers `scale_by_input` keeps for it, with its layout known.
+      rows: how many rows of this batch each of its layer's matrices is applied to.
       note: why there is nothing, or why less is kept than was asked for.
     """
 
@@ -31,7 +32,29 @@ class LeafReport:
     layout: Layout | None
     structure: Structure | None
     state: int
+    rows: int
     note: str
+
+    @property
+    def work(self) -> float:
+        """About how many multiply-adds its layer's forward and backward pass take."""
+        if self.layout is None:
+            return 0.0
+        groups, inputs, outputs = self.layout.groups, self.layout.inputs, self.layout.outputs
+        if not self.layout.exact:
+            outputs = max(1, outputs // max(1, inputs))
+        if self.layout.one_hot:  # rows are read and added, and the gradient is as large as a table
+            return float(NUMBER * groups * (2 * self.rows + inputs) * outputs)
+        return 3.0 * groups * self.rows * inputs * outputs
+
+    @property
+    def cost(self) -> float:
+        """What is done for it besides, as a share of that (see `Structure.work`)."""
+        if self.layout is None or self.structure is None:
+            return 0.0
+        rows = 0 if self.layout.one_hot else self.rows
+        work = self.structure.work(rows, self.layout.inputs, self.layout.outputs)
+        return self.layout.groups * work / max(1, self.work)
 
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
@@ -41,7 +64,8 @@ class LeafReport:
             sizes = f"{layout.groups} x {layout.inputs} x {layout.outputs}"
         kept = type(self.structure).__name__ if self.structure else "-"
         equations = ", ".join(self.equations) or "-"
-        return self.path, str(self.shape), equations, sizes, kept, f"{self.state:,}", self.note
+        numbers = f"{self.state:,}", f"{self.cost:.1%}" if self.structure else "-"
+        return self.path, str(self.shape), equations, sizes, kept, *numbers, self.note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +88,57 @@ class Explanation:
         """How many numbers `scale_by_input` keeps in all, given these layouts; four bytes each."""
         return sum(row.state for row in self.rows)
 
+    @property
+    def cost(self) -> float:
+        """What the structure costs, as a share of the layers' own forward and backward work."""
+        return sum(row.cost * row.work for row in self.rows) / max(
+            1, sum(r.work for r in self.rows)
+        )
+
+    def within_budget(self, fraction: float, *candidates: Structure) -> PerLayer:
+        """For every layer the first of the candidates that costs no more than a share of it.
+
+        The batch decides, through its number of rows, so take one of the size to train with. The
+        result is used as any structure is, in `value_and_grad` and in the optimizer, which needs
+        the ``layouts`` too.
+
+        >>> import insgd_optax
+        >>> import jax.numpy as jnp
+        >>> def loss_fn(params, inputs):
+        ...     return jnp.mean(jnp.tanh(inputs @ params["wide"]) @ params["narrow"])
+        >>> params = {"wide": jnp.ones((512, 16)), "narrow": jnp.ones((16, 512))}
+        >>> report = explain(loss_fn, params, jnp.ones((64, 512)))
+        >>> structure = report.within_budget(0.5, insgd_optax.Full(), insgd_optax.Diagonal())
+        >>> report = explain(loss_fn, params, jnp.ones((64, 512)), structure=structure)
+        >>> [(row.path, type(row.structure).__name__) for row in report.rows]
+        [('narrow', 'Full'), ('wide', 'Diagonal')]
+
+        Args:
+          fraction: the largest `LeafReport.cost` of a layer.
+          *candidates: structures from the richest to the cheapest, which is taken where none
+            costs so little.
+
+        Raises:
+          ValueError: if there is no candidate, or if two are computed again after different
+            numbers of updates.
+        """
+        check_between("fraction", fraction, 0)
+        if not candidates:
+            raise ValueError("within_budget needs structures to choose from, the richest first.")
+        if len({each.refresh_every for each in candidates} - {1}) > 1:
+            raise ValueError(
+                "within_budget got structures with different refresh_every, and one optimizer "
+                "refreshes all its layers together."
+            )
+        choices: dict[Layout, Structure] = {}
+        for layout in self.layouts.values():
+            rows = [row for row in self.rows if row.layout == layout]
+            choices[layout] = _affordable(fraction, candidates, rows, layout)
+        return PerLayer(tuple(choices.items()))
+
     def __str__(self) -> str:
-        header = ("parameter", "shape", "layer", "groups x in x out", "structure", "state", "note")
+        sizes = "groups x in x out"
+        header = "parameter", "shape", "layer", sizes, "structure", "state", "cost", "note"
         table = [header, *(row.cells() for row in self.rows)]
         widths = [max(len(row[column]) for row in table) for column in range(len(header))]
         lines = [
@@ -112,10 +185,22 @@ def explain(
     return Explanation(tuple(_report(leaf, structure) for leaf in leaves))
 
 
+def _affordable(
+    fraction: float, candidates: Sequence[Structure], rows: Sequence[LeafReport], layout: Layout
+) -> Structure:
+    for candidate in candidates[:-1]:
+        kept = kept_structure(candidate, layout)
+        costs = [dataclasses.replace(row, structure=kept).cost for row in rows]
+        if kept == candidate and max(costs) <= fraction:
+            return kept
+    return kept_structure(candidates[-1], layout)
+
+
 def _report(leaf: Leaf, structure: Structure) -> LeafReport:
     if leaf.target is None:
-        return LeafReport(leaf.name, leaf.shape, leaf.equations, None, None, 0, leaf.reason)
+        return LeafReport(leaf.name, leaf.shape, leaf.equations, None, None, 0, 0, leaf.reason)
     layout = leaf.target.layout
     kept = kept_structure(structure, layout)
     state = sum(room_for(structure, leaf.shape, layout))
-    return LeafReport(leaf.name, leaf.shape, leaf.equations, layout, kept, state, leaf.reason)
+    seen = leaf.equations, layout, kept, state, leaf.rows
+    return LeafReport(leaf.name, leaf.shape, *seen, leaf.reason)

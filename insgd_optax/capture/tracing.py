@@ -28,6 +28,7 @@ class Leaf:
       shape: its shape.
       target: what is summed for it, or None where no layer uses it.
       equations: the layers that use it.
+      rows: how many rows each of its matrices is applied to.
       reason: why there is no target, or why its layout is not exact.
     """
 
@@ -36,6 +37,7 @@ class Leaf:
     shape: tuple[int, ...]
     target: Target | None
     equations: tuple[str, ...]
+    rows: int
     reason: str
 
     @property
@@ -169,17 +171,19 @@ def _leaf(
 ) -> Leaf:
     if not uses:
         reason = min(reasons, key=lambda text: text == BIAS, default=NO_USE)
-        return Leaf(name, number, shape, None, (), reason)
+        return Leaf(name, number, shape, None, (), 0, reason)
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
+    rows = sum(use.rows * use.layer.groups for use in uses)
     found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
         reason = "layers use it in ways that differ, so one pooled number is kept"
         fewest = min(target.layout.inputs for target in found)
         pooled = Target(Layout.pooled(shape, fewest))
-        return Leaf(name, number, shape, pooled, equations, reason)
+        return Leaf(name, number, shape, pooled, equations, rows, reason)
     (target,) = found
+    rows //= max(1, target.layout.groups)
     reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
-    return Leaf(name, number, shape, target, equations, reason)
+    return Leaf(name, number, shape, target, equations, rows, reason)
 
 
 def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:

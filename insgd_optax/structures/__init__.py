@@ -1,6 +1,7 @@
 """How much of a layer's second moment is kept: one structure a file."""
 
 from insgd_optax.structures.base import (
+    NUMBER,
     LayerInput,
     Number,
     Signals,
@@ -15,15 +16,18 @@ from insgd_optax.structures.base import (
 from insgd_optax.structures.diagonal import Diagonal
 from insgd_optax.structures.full import Full
 from insgd_optax.structures.mean_variance import MeanVariance
+from insgd_optax.structures.per_layer import PerLayer
 from insgd_optax.structures.released import Released
 from insgd_optax.structures.scalar import Scalar
 
 __all__ = [
+    "NUMBER",
     "Diagonal",
     "Full",
     "LayerInput",
     "MeanVariance",
     "Number",
+    "PerLayer",
     "Released",
     "Scalar",
     "Signals",

@@ -14,6 +14,10 @@ Number = int | float | Float[Array, ""]
 
 T = TypeVar("T")
 
+# A number that is read, changed and written costs about as much as so many multiply-adds of a
+# large matrix product.
+NUMBER = 8
+
 Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
 
 
@@ -99,6 +103,14 @@ class Structure(Protocol):
         """The shape of what is kept for one layer; the first axis is the groups'."""
         ...
 
+    def work(self, rows: int, inputs: int, outputs: int) -> float:
+        """About how many multiply-adds of matrix products an update takes for one matrix.
+
+        For its statistics, its factor (a refresh counts for the updates until the next) and its
+        gradient; ``NUMBER`` stands for a number that is read and written.
+        """
+        ...
+
     def observe(self, seen: LayerInput) -> Sums:
         """What is kept of a layer's input, as sums over rows, and the number of rows."""
         ...
@@ -148,6 +160,9 @@ class PerFeature(EveryUpdate):
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs
+
+    def work(self, rows: int, inputs: int, outputs: int) -> float:
+        return float(NUMBER * inputs + rows * inputs + inputs * outputs)
 
     def feature_power(
         self, power: Float[Array, "groups inputs"]

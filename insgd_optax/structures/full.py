@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from insgd_optax.layout import Layout
 from insgd_optax.structures.base import (
+    NUMBER,
     LayerInput,
     Number,
     Structure,
@@ -78,6 +79,13 @@ class Full:
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs, inputs
+
+    def work(self, rows: int, inputs: int, outputs: int) -> float:
+        drawn = rows if self.rows is None else min(rows, self.rows)
+        # A Cholesky factor, and two triangular systems of as many right-hand sides.
+        solved = 7 / 3 * inputs**3 / self.refresh_every
+        kept = NUMBER * (drawn * inputs + 2 * inputs**2)
+        return drawn * inputs**2 + solved + inputs**2 * outputs + kept
 
     def observe(self, seen: LayerInput) -> Sums:
         rows = seen.rows(self.rows)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.structures.base import (
+    NUMBER,
     EveryUpdate,
     LayerInput,
     Number,
@@ -44,6 +45,9 @@ class MeanVariance(EveryUpdate):
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs + 1
+
+    def work(self, rows: int, inputs: int, outputs: int) -> float:
+        return float(NUMBER * inputs + 2 * rows * inputs + (NUMBER + 2) * inputs * outputs)
 
     def observe(self, seen: LayerInput) -> Sums:
         squares, count = seen.sums(self.order)

@@ -51,6 +51,9 @@ class Scalar(EveryUpdate):
         del inputs
         return (groups,)
 
+    def work(self, rows: int, inputs: int, outputs: int) -> float:
+        return float(rows * inputs + inputs * outputs)
+
     def observe(self, seen: LayerInput) -> Sums:
         sums, count = seen.sums(self.order)
         return sums.mean(axis=1), count

@@ -1,0 +1,30 @@
+"""PerLayer: a structure for each kind of layer."""
+
+import dataclasses
+
+from insgd_optax.layout import Layout
+from insgd_optax.structures.base import Structure
+from insgd_optax.structures.diagonal import Diagonal
+
+
+@dataclasses.dataclass(frozen=True)
+class PerLayer(Diagonal):
+    """Another structure for each layout; `Diagonal` for a layout that is not among them.
+
+    `Explanation.within_budget` makes it. What it chose is part of it, so that a batch of another
+    size changes nothing.
+
+    >>> from insgd_optax import Scalar
+    >>> wide, narrow = Layout.of_matrix((784, 10)), Layout.of_matrix((10, 10))
+    >>> structure = PerLayer(((narrow, Scalar()),))
+    >>> structure.for_layer(narrow), structure.for_layer(wide)
+    (Scalar(order=2), Diagonal())
+
+    Attributes:
+      choices: pairs of a layout and its structure.
+    """
+
+    choices: tuple[tuple[Layout, Structure], ...] = ()
+
+    def for_layer(self, layout: Layout) -> Structure:
+        return dict(self.choices).get(layout, Diagonal())
