@@ -3,6 +3,21 @@
 from insgd_optax.capture.explain import Explanation, LeafReport, explain
 from insgd_optax.capture.gradients import value_and_grad
 from insgd_optax.capture.per_example import PerExample
+from insgd_optax.groups import (
+    GroupHistory,
+    GroupSums,
+    balanced_softmax_cross_entropy,
+    effective_number_weights,
+    example_weights,
+    group_history,
+    group_sums,
+    log_prior,
+    output_gradient_norm,
+    scale_by_class_frequency,
+    similarity_groups,
+    softmax_gradient_norm,
+    track_groups,
+)
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import insgd
@@ -27,6 +42,8 @@ __all__ = [
     "Diagonal",
     "Explanation",
     "Full",
+    "GroupHistory",
+    "GroupSums",
     "InputMoments",
     "Layout",
     "LeafReport",
@@ -38,14 +55,25 @@ __all__ = [
     "Scalar",
     "ScaleByInputState",
     "Structure",
+    "balanced_softmax_cross_entropy",
+    "effective_number_weights",
+    "example_weights",
     "explain",
+    "group_history",
+    "group_sums",
     "insgd",
+    "log_prior",
     "nlms",
     "on_white_inputs",
+    "output_gradient_norm",
     "paper",
     "project_page",
     "relative_step",
     "released",
+    "scale_by_class_frequency",
     "scale_by_input",
+    "similarity_groups",
+    "softmax_gradient_norm",
+    "track_groups",
     "value_and_grad",
 ]

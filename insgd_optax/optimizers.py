@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from insgd_optax.groups import track_groups
 from insgd_optax.layout import Layout
 from insgd_optax.relative_step import relative_step
 from insgd_optax.structures import Diagonal, Number, Structure
@@ -23,6 +24,7 @@ def insgd(
     eps: Number = 1e-2,
     guard: bool = True,
     relative: Number = 1.0,
+    num_groups: int | None = None,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Input Normalized SGD: SGD on gradients that are divided by the power of the layer's input.
@@ -66,6 +68,8 @@ def insgd(
       decay: how much of the input's history is kept at each step.
       eps: relative shrinkage of a feature's power to its layer's mean power.
       guard: divide by the larger of the history and this batch's power.
+      num_groups: how many classes or other groups of examples to keep the history of, as
+        `track_groups` does; ``update`` then needs ``groups``. None keeps none.
       relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
@@ -77,6 +81,7 @@ def insgd(
       Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
     """
     return optax.chain(
+        optax.identity() if num_groups is None else track_groups(num_groups),
         scale_by_input(structure, decay, eps, guard, layouts=layouts),
         heavy_ball(momentum, nesterov),
         optax.identity() if _is_off(relative) else relative_step(relative),

@@ -1,0 +1,106 @@
+"""scale_by_class_frequency: rare classes learn at the rate of frequent ones, without the loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from insgd_optax.groups.history import GroupHistory, advanced, empty, summed
+from insgd_optax.paths import named_leaves
+from insgd_optax.structures import Number, check_between
+
+
+def scale_by_class_frequency(
+    *head: str,
+    exponent: Number = 1.0,
+    axis: int = -1,
+    largest: Number = 100.0,
+    decay: Number = 0.999,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Divides a classifier's gradient, class by class, by how frequent the class is.
+
+    .. math::
+      G_{\cdot k} \leftarrow (K f_k)^{-\rho}\, G_{\cdot k}
+
+    Under gradient descent the loss of a class falls as :math:`1 / (\pi_k t)`: a class that is ten
+    times rarer takes ten times as many steps, which is a reason why Adam is ahead of SGD on
+    language. A factor for each class's column takes that away; a factor for the layer cannot.
+
+    >>> import insgd_optax
+    >>> optimizer = insgd_optax.scale_by_class_frequency("head")
+    >>> grads = {"head": jnp.ones((1, 2))}
+    >>> state = optimizer.init(grads)
+    >>> labels = jnp.array([0] * 5 + [1])                            # f = 6/8 and 2/8
+    >>> updates, state = optimizer.update(grads, state, groups=labels)
+    >>> [round(float(u), 4) for u in updates["head"][0]]             # 1 / (2 f)
+    [0.6667, 2.0]
+
+    Args:
+      *head: the paths of the classifier's leaves, such as ``"Dense_1/kernel", "Dense_1/bias"``
+        (`explain` prints them).
+      exponent: :math:`\rho`, from 0, which changes nothing, to 1.
+      axis: the leaves' axis of classes.
+      largest: factors lie between ``1 / largest`` and this.
+      decay: as in `track_groups`.
+
+    Returns:
+      A transformation whose ``update`` needs ``groups``, the labels. Its state is a
+      `GroupHistory`, which `log_prior` and the rest read as well.
+
+    Raises:
+      ValueError: if a setting is out of its range; at ``init``, if a leaf is not there or has
+        another number of classes; at ``update``, if ``groups`` is missing.
+
+    References:
+      Kunstner et al., "Heavy-Tailed Class Imbalance and Why Adam Outperforms Gradient Descent on
+      Language Models" (NeurIPS 2024), for the rates; the factor is ours.
+    """
+    check_between("exponent", exponent, 0, 1)
+    check_between("largest", largest, 1)
+    check_between("decay", decay, 0, 1)
+    if not head:
+        raise ValueError("scale_by_class_frequency needs the paths of the classifier's leaves.")
+
+    def init_fn(params: Any) -> GroupHistory:
+        return empty(_classes(params, head, axis))
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, *, groups: Any = None, **extra_args: Any
+    ) -> tuple[Any, GroupHistory]:
+        del params, extra_args
+        history = advanced(state, summed(groups, len(state.count)), decay)
+        if isinstance(exponent, int | float) and exponent == 0:  # to the last bit
+            return updates, history
+        relative = history.frequency * len(history.count)
+        factor = relative ** -jnp.asarray(exponent, jnp.float32)
+        factor = jnp.clip(factor, 1 / jnp.asarray(largest, jnp.float32), largest)
+        scaled = []
+        for path, leaf in named_leaves(updates):
+            if path in head:
+                shape = [1] * leaf.ndim
+                shape[axis] = -1
+                leaf = (leaf * factor.reshape(shape).astype(leaf.dtype)).astype(leaf.dtype)
+            scaled.append(leaf)
+        return jax.tree.unflatten(jax.tree.structure(updates), scaled), history
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _classes(params: Any, head: Sequence[str], axis: int) -> int:
+    """How many classes the head has.
+
+    Raises:
+      ValueError: if its leaves are not there, or do not agree.
+    """
+    shapes = {path: jnp.shape(leaf) for path, leaf in named_leaves(params)}
+    if missing := [path for path in head if path not in shapes]:
+        raise ValueError(f"No parameter has the path {missing}; there are {sorted(shapes)}.")
+    short = [path for path in head if not -len(shapes[path]) <= axis < len(shapes[path])]
+    if short:
+        raise ValueError(f"'{short[0]}' of shape {shapes[short[0]]} has no axis {axis}.")
+    sizes = {path: shapes[path][axis] for path in head}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"The head's leaves differ in their number of classes: {sizes}.")
+    return next(iter(sizes.values()))

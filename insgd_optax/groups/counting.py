@@ -1,0 +1,140 @@
+"""Counting: which groups the examples of a batch belong to, and sums over each group."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class GroupSums(NamedTuple):
+    """Sums over examples. They add: over micro-batches, scan steps and devices.
+
+    Attributes:
+      count: examples of each group; shape (K,).
+      power: their squared gradient norms; shape (K,).
+      measured: examples of each group whose gradient norm is known, and finite; shape (K,).
+      outside: examples that belong to no group and are not marked as such by -1; shape ().
+    """
+
+    count: Float[Array, " K"]
+    power: Float[Array, " K"]
+    measured: Float[Array, " K"]
+    outside: Float[Array, ""]
+
+
+class OneGroup(NamedTuple):
+    """Examples that belong to one group each, or to none.
+
+    Attributes:
+      index: each example's group; K, which is none, where it is not known.
+      size: K.
+    """
+
+    index: Int[Array, "*examples"]
+    size: int
+
+    def known(self) -> Bool[Array, "*examples"]:
+        return self.index < self.size
+
+    def total(self, values: Float[Array, "*examples"]) -> Float[Array, " K"]:
+        """The sum over each group's examples."""
+        sums = jnp.zeros(self.size, jnp.float32)
+        return sums.at[self.index.ravel()].add(values.ravel(), mode="drop")
+
+    def of_each(self, by_group: Float[Array, " K"]) -> Float[Array, "*examples"]:
+        """What belongs to each example's group; 0 for those of none."""
+        return by_group.at[self.index].get(mode="fill", fill_value=0)
+
+
+class ManyGroups(NamedTuple):
+    """Examples that can belong to several groups.
+
+    Attributes:
+      shares: how much of each example is in each group.
+    """
+
+    shares: Float[Array, "*examples K"]
+
+    def known(self) -> Bool[Array, "*examples"]:
+        return self.shares.sum(axis=-1) > 0
+
+    def total(self, values: Float[Array, "*examples"]) -> Float[Array, " K"]:
+        """The sum over each group's examples."""
+        return jnp.einsum("...k,...->k", self.shares, values)
+
+    def of_each(self, by_group: Float[Array, " K"]) -> Float[Array, "*examples"]:
+        """The mean of what belongs to each example's groups; 0 for those of none."""
+        labels = self.shares.sum(axis=-1)
+        return self.shares @ by_group / jnp.where(labels > 0, labels, 1)
+
+
+def group_sums(
+    groups: Any, num_groups: int, gradient_norms: Any = None, mask: Any = None
+) -> GroupSums:
+    """Counts a batch's groups.
+
+    >>> sums = group_sums(jnp.array([0, 2, 2, -1]), 3, gradient_norms=jnp.array([1.0, 2, 4, 9]))
+    >>> sums.count.tolist(), sums.power.tolist()
+    ([1.0, 0.0, 2.0], [1.0, 0.0, 20.0])
+
+    Args:
+      groups: integers of any shape, from 0 to ``num_groups - 1``, and -1 for what is to be left
+        out (padding). Or, where an example can have several labels, booleans or floats of shape
+        ``(..., num_groups)``, the share that it has in each; such an example counts for every
+        label that it has.
+      num_groups: K.
+      gradient_norms: the norm of every example's gradient, of shape ``(...)``. Those that are not
+        finite are left out.
+      mask: of shape ``(...)``; examples where it is false are left out.
+
+    Raises:
+      TypeError: if the groups are neither.
+      ValueError: if shapes do not fit.
+    """
+    members, outside = membership(groups, num_groups, mask)
+    known = members.known()
+    count = members.total(known.astype(jnp.float32))
+    if gradient_norms is None:
+        return GroupSums(count, jnp.zeros_like(count), jnp.zeros_like(count), outside)
+    norms = _of_shape("gradient_norms", gradient_norms, known.shape)
+    norms = jax.lax.stop_gradient(norms).astype(jnp.float32)
+    finite = jnp.isfinite(norms)
+    power = members.total(jnp.square(jnp.where(finite, norms, 0)))
+    return GroupSums(count, power, members.total(finite.astype(jnp.float32)), outside)
+
+
+def membership(
+    groups: Any, num_groups: int, mask: Any = None
+) -> tuple[OneGroup | ManyGroups, Float[Array, ""]]:
+    """Which groups every example belongs to, and how many are outside of all.
+
+    Raises:
+      TypeError, ValueError: as `group_sums`.
+    """
+    groups = jnp.asarray(groups)
+    single = jnp.issubdtype(groups.dtype, jnp.integer)
+    if not single and (groups.ndim == 0 or groups.shape[-1] != num_groups):
+        raise TypeError(
+            f"groups are of type {groups.dtype} and shape {groups.shape}. They are integers from 0 "
+            f"to {num_groups - 1} (-1 for padding), or booleans or floats of shape "
+            f"(..., {num_groups}), where an example can have several labels."
+        )
+    shape = groups.shape if single else groups.shape[:-1]
+    kept = jnp.ones(shape, bool) if mask is None else _of_shape("mask", mask, shape).astype(bool)
+    if single:
+        inside = (groups >= 0) & (groups < num_groups)
+        outside = kept & ~inside & (groups != -1)
+        index = jnp.where(kept & inside, groups, num_groups).astype(jnp.int32)
+        return OneGroup(index, num_groups), jnp.sum(outside, dtype=jnp.float32)
+    shares = groups.astype(jnp.float32)
+    valid = jnp.all(jnp.isfinite(shares) & (shares >= 0), axis=-1)
+    shares = jnp.where((kept & valid)[..., None], shares, 0)
+    return ManyGroups(shares), jnp.sum(kept & ~valid, dtype=jnp.float32)
+
+
+def _of_shape(name: str, array: Any, shape: tuple[int, ...]) -> Array:
+    array = jnp.asarray(array)
+    if array.shape != shape:
+        raise ValueError(f"{name} is of shape {array.shape}, and the examples are of {shape}.")
+    return array

@@ -1,0 +1,162 @@
+"""track_groups: the history of each group's examples, carried in the optimizer state."""
+
+import numbers
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from insgd_optax.groups.counting import GroupSums, group_sums
+from insgd_optax.structures import Number, check_between
+
+
+class GroupHistory(NamedTuple):
+    """What is known of every group.
+
+    Attributes:
+      count: examples so far, each update's weighing ``decay`` times as much after the next;
+        shape (K,), float32.
+      gradient_power: the mean squared gradient norm of a group's examples, under the same weights;
+        0 where none was measured; shape (K,), float32.
+      outside: examples so far that belonged to no group; shape (), float32.
+      updates: shape (), int32.
+    """
+
+    count: Float[Array, " K"]
+    gradient_power: Float[Array, " K"]
+    outside: Float[Array, ""]
+    updates: Int[Array, ""]
+
+    @property
+    def frequency(self) -> Float[Array, " K"]:
+        """Every group's share of the examples, which adds up to 1.
+
+        By Laplace's rule: as if every group had come once more. Before the first update all groups
+        are equally frequent, and one that never came has a small share, not none.
+        """
+        one_more = self.count + 1
+        return one_more / one_more.sum()
+
+
+def track_groups(num_groups: int, decay: Number = 0.999) -> optax.GradientTransformationExtraArgs:
+    r"""Keeps the history of groups of examples, and leaves the updates as they are.
+
+    .. math::
+      c_k \leftarrow \beta c_k + n_k, \qquad
+      r_k \leftarrow \frac{\beta c_k r_k + \sum_{i \in k} g_i^2}{\beta c_k + n_k}
+
+    for :math:`n_k` examples of group k in this update, with gradient norms :math:`g_i`. Frequencies
+    are :math:`c_k / \sum c`, without bias from the start, whatever the sizes of the batches.
+
+    Put it anywhere in a chain, and pass ``groups`` to ``update``: the labels, or
+    `similarity_groups`. Read it one step later, in the loss, with `log_prior` or
+    `example_weights`.
+
+    >>> import insgd_optax
+    >>> optimizer = optax.chain(insgd_optax.track_groups(2), optax.sgd(0.1))
+    >>> params = {"w": jnp.zeros(3)}
+    >>> state = optimizer.init(params)
+    >>> _, state = optimizer.update(params, state, groups=jnp.array([0, 0, 0, 1]))
+    >>> [round(float(f), 4) for f in group_history(state).frequency]    # (3 + 1) / 6, (1 + 1) / 6
+    [0.6667, 0.3333]
+
+    Args:
+      num_groups: K.
+      decay: :math:`\beta` in (0, 1]; 1 keeps all examples alike.
+
+    Returns:
+      A transformation whose ``update`` takes ``groups`` and ``gradient_norms`` as in `group_sums`,
+      or a `GroupSums` as ``groups``, which micro-batches and devices can add up. Give norms at
+      every update or at none.
+
+    Raises:
+      ValueError: if a setting is out of its range; at ``update``, if ``groups`` is missing.
+    """
+    if isinstance(num_groups, bool) or not isinstance(num_groups, numbers.Integral):
+        raise TypeError(f"num_groups must be an int, not {type(num_groups).__name__}.")
+    check_between("num_groups", num_groups, 1)
+    check_between("decay", decay, 0, 1)
+
+    def init_fn(params: Any) -> GroupHistory:
+        del params
+        return empty(num_groups)
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        groups: Any = None,
+        gradient_norms: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, GroupHistory]:
+        del params, extra_args
+        return updates, advanced(state, summed(groups, num_groups, gradient_norms), decay)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def empty(num_groups: int) -> GroupHistory:
+    """The history before the first update."""
+    count, power = jnp.zeros(num_groups, jnp.float32), jnp.zeros(num_groups, jnp.float32)
+    return GroupHistory(count, power, jnp.zeros([], jnp.float32), jnp.zeros([], jnp.int32))
+
+
+def summed(groups: Any, num_groups: int, gradient_norms: Any = None) -> GroupSums:
+    """The sums of a batch, or those that were handed over.
+
+    Raises:
+      ValueError: if there are none, or of another number of groups.
+    """
+    if groups is None:
+        raise ValueError(
+            "The history of groups was called without groups. Pass the labels: "
+            "optimizer.update(grads, state, params, ..., groups=labels)."
+        )
+    if not isinstance(groups, GroupSums):
+        return group_sums(groups, num_groups, gradient_norms)
+    if groups.count.shape != (num_groups,):
+        raise ValueError(f"groups holds {groups.count.shape[-1]} groups instead of {num_groups}.")
+    return groups
+
+
+def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHistory:
+    """The history after one more batch."""
+    kept = jnp.asarray(decay, jnp.float32) * history.count
+    known = kept + sums.measured
+    power = kept * history.gradient_power + sums.power
+    return GroupHistory(
+        kept + sums.count,
+        jnp.where(
+            sums.measured > 0, power / jnp.where(known > 0, known, 1), history.gradient_power
+        ),
+        history.outside + sums.outside,
+        jnp.asarray(optax.safe_increment(history.updates)),
+    )
+
+
+def group_history(opt_state: Any) -> GroupHistory:
+    """The one `GroupHistory` in an optimizer's state.
+
+    Raises:
+      ValueError: if there is none, or if there are several.
+    """
+    found = [
+        leaf
+        for leaf in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, GroupHistory))
+        if isinstance(leaf, GroupHistory)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(
+            "The optimizer's state holds no history of groups. Chain insgd_optax.track_groups("
+            "num_groups) with the optimizer, or use insgd_optax.insgd(num_groups=...)."
+        )
+    sizes = [history.count.shape[-1] for history in found]
+    raise ValueError(
+        f"The optimizer's state holds {len(found)} histories of groups, of {sizes} groups. Pass "
+        "the part of the state that is meant."
+    )

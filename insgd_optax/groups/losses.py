@@ -1,0 +1,92 @@
+"""Losses that take a prior, and the size of every example's gradient at a model's output."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+def balanced_softmax_cross_entropy(
+    logits: Float[Array, "*examples K"],
+    labels: Int[Array, "*examples"],
+    log_prior: Float[Array, " K"],
+) -> Float[Array, "*examples"]:
+    r"""Softmax cross-entropy on logits that the prior was added to.
+
+    .. math::
+      -\log \frac{p_y e^{z_y}}{\sum_k p_k e^{z_k}}
+
+    A model that is trained with it has logits for classes that are equally frequent: at test time
+    the prior is left out. A prior that is the same for all classes changes nothing.
+
+    >>> prior = jnp.log(jnp.array([0.75, 0.25]))
+    >>> losses = balanced_softmax_cross_entropy(jnp.zeros((2, 2)), jnp.array([0, 1]), prior)
+    >>> losses.round(4).tolist()                             # -log 0.75 and -log 0.25
+    [0.287..., 1.386...]
+
+    Args:
+      logits: of K classes.
+      labels: from 0 to K - 1; others, such as -1 for padding, have a loss of 0.
+      log_prior: `insgd_optax.log_prior`.
+
+    References:
+      Ren et al., "Balanced Meta-Softmax" (NeurIPS 2020).
+    """
+    prior = log_prior.reshape((1,) * (logits.ndim - 1) + log_prior.shape).astype(logits.dtype)
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits + prior, jnp.where(known, labels, 0)
+    )
+    return jnp.where(known, losses, 0)
+
+
+def softmax_gradient_norm(
+    logits: Float[Array, "*examples K"], labels: Int[Array, "*examples"]
+) -> Float[Array, "*examples"]:
+    r"""The norm of each example's gradient of the cross-entropy with respect to its logits.
+
+    .. math::
+      \lVert \operatorname{softmax}(z) - e_y \rVert_2
+
+    >>> softmax_gradient_norm(jnp.zeros((1, 2)), jnp.array([0])).round(4).tolist()   # (-½, ½)
+    [0.707...]
+
+    Gradients do not flow through it.
+    """
+    wrong = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
+    wrong -= jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    return jnp.linalg.norm(wrong, axis=-1)
+
+
+def output_gradient_norm(
+    losses_fn: Callable[..., Float[Array, "*examples"]], outputs: Float[Array, "..."], *args: Any
+) -> Float[Array, "*examples"]:
+    """The norm of each example's gradient with respect to a model's outputs, for any loss.
+
+    >>> squares = lambda outputs, targets: 0.5 * jnp.sum((outputs - targets) ** 2, axis=-1)
+    >>> output_gradient_norm(squares, jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))).tolist()
+    [5.0]
+
+    Args:
+      losses_fn: from outputs and ``args`` to one loss for every example, each of which depends on
+        its own outputs alone. The examples' axes are the first of the outputs'.
+      outputs: the model's.
+      *args: what else the loss takes.
+
+    Raises:
+      ValueError: if the losses are not one for each of the outputs' first axes.
+    """
+    outputs = jax.lax.stop_gradient(outputs)
+    losses, transpose = jax.vjp(lambda outputs: losses_fn(outputs, *args), outputs)
+    if losses.shape != outputs.shape[: losses.ndim]:
+        raise ValueError(
+            f"losses_fn gives losses of shape {losses.shape} for outputs of shape {outputs.shape}: "
+            "one loss for every example is needed, before any mean."
+        )
+    (gradient,) = transpose(jnp.ones_like(losses))
+    rows = gradient.reshape(*losses.shape, math.prod(outputs.shape[losses.ndim :]))
+    return jnp.linalg.norm(rows, axis=-1)

@@ -1,0 +1,135 @@
+"""Weights of examples and priors of classes, read from the history of their groups."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.groups.counting import membership
+from insgd_optax.groups.history import GroupHistory, group_history
+from insgd_optax.structures import Number, check_between, safe_power
+
+# A number, or a schedule of the updates so far.
+Exponent = Number | Callable[[Array], Any]
+
+
+def example_weights(
+    opt_state: Any,
+    groups: Any,
+    frequency_exponent: Exponent = 0.0,
+    gradient_exponent: Exponent = 0.0,
+    *,
+    largest: Number = 100.0,
+    mask: Any = None,
+) -> Float[Array, "*examples"]:
+    r"""The weight of every example of a batch, from the history of its group.
+
+    .. math::
+      w_i \propto (K f_k)^{-a} \, (r_k / \bar r)^{-b}
+
+    for an example of group k with the frequency :math:`f_k` and the mean squared gradient norm
+    :math:`r_k`. With :math:`a = 1` all groups count the same; with :math:`b > 0` groups of large
+    gradients (hard, or wrongly labelled) count less, with :math:`b < 0` they count more. Weights
+    have mean 1 over the batch, so the learning rate keeps its meaning. At 0 and 0 they are 1.
+
+    >>> from insgd_optax import track_groups
+    >>> tracker = track_groups(2)
+    >>> state = tracker.init(None)
+    >>> _, state = tracker.update({}, state, groups=jnp.array([0] * 5 + [1]))   # f = 6/8 and 2/8
+    >>> weights = example_weights(state, jnp.array([0, 0, 1]), 1.0)
+    >>> [round(float(w), 4) for w in weights]                      # in proportion 1/6, 1/6, 1/2
+    [0.6, 0.6, 1.8]
+
+    Args:
+      opt_state: an optimizer's state that holds a `GroupHistory`, or one itself.
+      groups: as in `group_sums`; an example with several labels has the mean of their weights.
+      frequency_exponent: a, or a schedule of the updates so far: ``lambda step: step > 5000`` is
+        deferred re-weighting.
+      gradient_exponent: b, or a schedule.
+      largest: a group's weight lies between ``1 / largest`` and this, before the mean is 1.
+      mask: as in `group_sums`.
+
+    Returns:
+      Weights of shape ``(...)``; 0 for examples of no group. Gradients do not flow through them.
+
+    References:
+      Cao et al., "Learning Imbalanced Datasets with LDAM" (NeurIPS 2019), for deferring them.
+    """
+    check_between("largest", largest, 1)
+    history = group_history(opt_state)
+    mean_power = _mean_power(history)
+    relative = history.gradient_power * safe_power(mean_power, -1)
+    measured = jnp.where(relative > 0, relative, 1)  # where nothing was, there is no factor
+    by_group = _factor(history.frequency * len(history.count), frequency_exponent, history)
+    by_group *= _factor(measured, gradient_exponent, history)
+    by_group = jnp.clip(by_group, 1 / jnp.asarray(largest, jnp.float32), largest)
+    return mean_one(by_group, groups, mask)
+
+
+def effective_number_weights(
+    opt_state: Any, groups: Any, examples: Number, beta: Number = 0.9999, *, mask: Any = None
+) -> Float[Array, "*examples"]:
+    r"""Class-balanced weights by the effective number of examples: mean 1 over the batch.
+
+    .. math::
+      w_i \propto \frac{1 - \beta}{1 - \beta^{n_k}}
+
+    Args:
+      opt_state, groups, mask: as in `example_weights`.
+      examples: how many the training set has; :math:`n_k` is the group's share of them.
+      beta: from 0, which weighs all alike, towards 1, which weighs by the inverse frequency.
+
+    References:
+      Cui et al., "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019), eq. 3.
+    """
+    check_between("beta", beta, 0, 1)
+    history = group_history(opt_state)
+    beta = jnp.asarray(beta, jnp.float32)
+    number = history.frequency * jnp.asarray(examples, jnp.float32)
+    return mean_one((1 - beta) / -jnp.expm1(number * jnp.log(beta)), groups, mask)
+
+
+def log_prior(opt_state: Any, exponent: Exponent = 1.0) -> Float[Array, " K"]:
+    """The logarithm of every group's frequency, times an exponent; no gradient flows through it.
+
+    Added to the logits in the loss, and only there, it makes the balanced softmax.
+
+    >>> from insgd_optax import track_groups
+    >>> log_prior(track_groups(4).init(None)).round(4).tolist()      # nothing seen: all log(1/4)
+    [-1.386..., -1.386..., -1.386..., -1.386...]
+
+    References:
+      Ren et al., "Balanced Meta-Softmax" (NeurIPS 2020); Menon et al., "Long-tail learning via
+      logit adjustment" (ICLR 2021), whose tau is the exponent.
+    """
+    history = group_history(opt_state)
+    power = _exponent_of(exponent, history)
+    return jax.lax.stop_gradient(power * jnp.log(history.frequency))
+
+
+def mean_one(by_group: Float[Array, " K"], groups: Any, mask: Any) -> Float[Array, "*examples"]:
+    """The weights of the groups, handed to their examples, with mean 1 over those of any group."""
+    members, _ = membership(groups, len(by_group), mask)
+    weights = members.of_each(by_group)
+    total = weights.sum()
+    scale = members.known().sum() / jnp.where(total > 0, total, 1)
+    return jax.lax.stop_gradient(weights * scale)
+
+
+def _factor(base: Float[Array, " K"], exponent: Exponent, history: GroupHistory) -> Array:
+    if isinstance(exponent, int | float) and exponent == 0:  # 1 to the last bit
+        return jnp.ones_like(base)
+    return base ** -_exponent_of(exponent, history)
+
+
+def _exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
+    value = exponent(history.updates) if callable(exponent) else exponent
+    return jnp.asarray(value, jnp.float32)
+
+
+def _mean_power(history: GroupHistory) -> Float[Array, ""]:
+    known = jnp.where(history.gradient_power > 0, history.count, 0)
+    total = known.sum()
+    return jnp.sum(known * history.gradient_power) / jnp.where(total > 0, total, 1)
