@@ -1,5 +1,8 @@
 """Trains a small network on long-tailed handwritten digits with SGD, Adam and INSGD.
 
+Each with plain cross-entropy and with the balanced softmax, whose class frequencies come from the
+optimizer's state.
+
 Every optimizer gets the same number of learning rates; the one with the best balanced accuracy on a
 validation split is trained again from new seeds and read once on the test split.
 """
@@ -14,8 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 import digits_data
+from digits_contenders import ABLATION, CONTENDERS, Contender
 from digits_report import Result, draw, table, write_json
-from digits_training import CONTENDERS, Contender, Run, Trainer, recalls, state_size
+from digits_training import Run, Trainer, recalls, state_size
 
 
 def whole_number(text: str) -> int:
@@ -67,12 +71,13 @@ def main() -> None:
     counts = digits.train_counts()
     print(f"{sum(counts)} training examples; of the digits 0 to 9: {counts}")
 
-    runs = len(CONTENDERS) * (args.trials * args.search_seeds + args.seeds)
+    contenders = ABLATION if args.ablation else CONTENDERS
+    runs = len(contenders) * (args.trials * args.search_seeds + args.seeds)
     with tqdm(total=runs * args.steps, unit=" steps") as progress:
         trainer = Trainer(
             digits, args.steps, args.batch_size, max(1, args.steps // 25), progress.update
         )
-        results = compare(trainer, args, progress.set_description)
+        results = compare(contenders, trainer, args, progress.set_description)
 
     settings = vars(args) | {"out": str(args.out), "train_counts": counts}
     write_json(args.out / "results.json", settings, results)
@@ -81,20 +86,22 @@ def main() -> None:
     show(args, results, time.perf_counter() - began)
 
 
-def compare(trainer: Trainer, args, describe: Callable[[str], None]) -> list[Result]:
+def compare(
+    contenders: tuple[Contender, ...], trainer: Trainer, args, describe: Callable[[str], None]
+) -> list[Result]:
     """Searches a learning rate for every contender, then trains all of them on fresh seeds."""
     searches = []
-    for contender in CONTENDERS:
+    for contender in contenders:
         describe(f"{contender.name}, learning rate")
         searches.append(search(trainer, contender, args.trials, args.search_seeds))
     rates = [max(scores, key=scores.__getitem__) for scores in searches]
 
-    runs: list[list[Run]] = [[] for _ in CONTENDERS]
+    runs: list[list[Run]] = [[] for _ in contenders]
     for seed in range(args.seeds):  # the contenders take turns, so that they share a slow moment
         describe(f"seed {seed + 1} of {args.seeds}")
-        for contender, rate, done in zip(CONTENDERS, rates, runs, strict=True):
+        for contender, rate, done in zip(contenders, rates, runs, strict=True):
             done.append(trainer.run(contender, rate, seed))
-    return [read_test(trainer, *row) for row in zip(CONTENDERS, rates, searches, runs, strict=True)]
+    return [read_test(trainer, *row) for row in zip(contenders, rates, searches, runs, strict=True)]
 
 
 def search(trainer: Trainer, contender: Contender, trials: int, seeds: int) -> dict[float, float]:
@@ -114,6 +121,8 @@ def read_test(
     by_digit = np.stack([recalls(run.params, split) for run in runs])
     return Result(
         name=contender.name,
+        optimizer=contender.optimizer,
+        factors=contender.factors,
         rate=rate,
         search=scores,
         curves=np.array([run.curve for run in runs]),
@@ -146,6 +155,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     for flag, kind, default, metavar, text in OPTIONS:
         parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="SGD and INSGD with each factor alone and together, instead of all optimizers",
+    )
     parser.add_argument("--quick", action="store_true", help=QUICK_HELP)
     if parser.parse_args().quick:
         parser.set_defaults(**QUICK)

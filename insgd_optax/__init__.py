@@ -6,6 +6,7 @@ from insgd_optax.capture.per_example import PerExample
 from insgd_optax.groups import (
     GroupHistory,
     GroupSums,
+    Prototypes,
     balanced_softmax_cross_entropy,
     effective_number_weights,
     example_weights,
@@ -17,6 +18,7 @@ from insgd_optax.groups import (
     similarity_groups,
     softmax_gradient_norm,
     track_groups,
+    track_prototypes,
 )
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
@@ -51,6 +53,7 @@ __all__ = [
     "OnWhiteInputsState",
     "PerExample",
     "PerLayer",
+    "Prototypes",
     "Released",
     "Scalar",
     "ScaleByInputState",
@@ -75,5 +78,6 @@ __all__ = [
     "similarity_groups",
     "softmax_gradient_norm",
     "track_groups",
+    "track_prototypes",
     "value_and_grad",
 ]

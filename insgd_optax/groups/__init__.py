@@ -8,12 +8,13 @@ from insgd_optax.groups.losses import (
     output_gradient_norm,
     softmax_gradient_norm,
 )
-from insgd_optax.groups.similarity import similarity_groups
+from insgd_optax.groups.similarity import Prototypes, similarity_groups, track_prototypes
 from insgd_optax.groups.weights import effective_number_weights, example_weights, log_prior
 
 __all__ = [
     "GroupHistory",
     "GroupSums",
+    "Prototypes",
     "balanced_softmax_cross_entropy",
     "effective_number_weights",
     "example_weights",
@@ -25,4 +26,5 @@ __all__ = [
     "similarity_groups",
     "softmax_gradient_norm",
     "track_groups",
+    "track_prototypes",
 ]

@@ -1,7 +1,7 @@
 """track_groups: the history of each group's examples, carried in the optimizer state."""
 
 import numbers
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
 from insgd_optax.structures import Number, check_between
+
+T = TypeVar("T")
 
 
 class GroupHistory(NamedTuple):
@@ -40,7 +42,9 @@ class GroupHistory(NamedTuple):
         return one_more / one_more.sum()
 
 
-def track_groups(num_groups: int, decay: Number = 0.999) -> optax.GradientTransformationExtraArgs:
+def track_groups(
+    num_groups: int, decay: Number = 0.999, argument: str = "groups"
+) -> optax.GradientTransformationExtraArgs:
     r"""Keeps the history of groups of examples, and leaves the updates as they are.
 
     .. math::
@@ -65,6 +69,8 @@ def track_groups(num_groups: int, decay: Number = 0.999) -> optax.GradientTransf
     Args:
       num_groups: K.
       decay: :math:`\beta` in (0, 1]; 1 keeps all examples alike.
+      argument: the extra argument of ``update`` that the groups are passed as. Two trackers in one
+        chain, of classes and of similar inputs, need two.
 
     Returns:
       A transformation whose ``update`` takes ``groups`` and ``gradient_norms`` as in `group_sums`,
@@ -88,12 +94,13 @@ def track_groups(num_groups: int, decay: Number = 0.999) -> optax.GradientTransf
         state: Any,
         params: Any = None,
         *,
-        groups: Any = None,
         gradient_norms: Any = None,
         **extra_args: Any,
     ) -> tuple[Any, GroupHistory]:
-        del params, extra_args
-        return updates, advanced(state, summed(groups, num_groups, gradient_norms), decay)
+        del params
+        groups = extra_args.get(argument)
+        sums = summed(groups, num_groups, gradient_norms, argument)
+        return updates, advanced(state, sums, decay)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -104,7 +111,9 @@ def empty(num_groups: int) -> GroupHistory:
     return GroupHistory(count, power, jnp.zeros([], jnp.float32), jnp.zeros([], jnp.int32))
 
 
-def summed(groups: Any, num_groups: int, gradient_norms: Any = None) -> GroupSums:
+def summed(
+    groups: Any, num_groups: int, gradient_norms: Any = None, argument: str = "groups"
+) -> GroupSums:
     """The sums of a batch, or those that were handed over.
 
     Raises:
@@ -112,8 +121,8 @@ def summed(groups: Any, num_groups: int, gradient_norms: Any = None) -> GroupSum
     """
     if groups is None:
         raise ValueError(
-            "The history of groups was called without groups. Pass the labels: "
-            "optimizer.update(grads, state, params, ..., groups=labels)."
+            f"The history of groups was called without {argument}. Pass the labels: "
+            f"optimizer.update(grads, state, params, ..., {argument}=labels)."
         )
     if not isinstance(groups, GroupSums):
         return group_sums(groups, num_groups, gradient_norms)
@@ -143,20 +152,26 @@ def group_history(opt_state: Any) -> GroupHistory:
     Raises:
       ValueError: if there is none, or if there are several.
     """
-    found = [
-        leaf
-        for leaf in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, GroupHistory))
-        if isinstance(leaf, GroupHistory)
-    ]
+    return only_state(opt_state, GroupHistory, "track_groups(num_groups)")
+
+
+def only_state(opt_state: Any, kind: type[T], maker: str) -> T:
+    """The one part of an optimizer's state that is of a kind.
+
+    Raises:
+      ValueError: if there is none, or if there are several.
+    """
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kind))
+    found = [part for part in parts if isinstance(part, kind)]
     if len(found) == 1:
         return found[0]
     if not found:
         raise ValueError(
-            "The optimizer's state holds no history of groups. Chain insgd_optax.track_groups("
-            "num_groups) with the optimizer, or use insgd_optax.insgd(num_groups=...)."
+            f"The optimizer's state holds no {kind.__name__}. Chain insgd_optax.{maker} with the "
+            "optimizer."
         )
-    sizes = [history.count.shape[-1] for history in found]
+    shapes = [jax.tree.map(jnp.shape, part) for part in found]
     raise ValueError(
-        f"The optimizer's state holds {len(found)} histories of groups, of {sizes} groups. Pass "
-        "the part of the state that is meant."
+        f"The optimizer's state holds {len(found)} of them: {shapes}. Pass the part of the state "
+        "that is meant (optax.named_chain gives its parts names)."
     )

@@ -55,7 +55,8 @@ def softmax_gradient_norm(
     >>> softmax_gradient_norm(jnp.zeros((1, 2)), jnp.array([0])).round(4).tolist()   # (-½, ½)
     [0.707...]
 
-    Gradients do not flow through it.
+    Under a balanced softmax, logits and prior together are what the loss is the gradient of; the
+    logits alone say how hard an example is, whatever its class. Gradients do not flow through it.
     """
     wrong = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
     wrong -= jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)

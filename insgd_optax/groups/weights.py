@@ -1,5 +1,6 @@
 """Weights of examples and priors of classes, read from the history of their groups."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,15 +33,16 @@ def example_weights(
     for an example of group k with the frequency :math:`f_k` and the mean squared gradient norm
     :math:`r_k`. With :math:`a = 1` all groups count the same; with :math:`b > 0` groups of large
     gradients (hard, or wrongly labelled) count less, with :math:`b < 0` they count more. Weights
-    have mean 1 over the batch, so the learning rate keeps its meaning. At 0 and 0 they are 1.
+    have mean 1 over the examples of the history, so the learning rate keeps its meaning, and a
+    batch that is cut in parts has the same. At 0 and 0 they are 1.
 
     >>> from insgd_optax import track_groups
     >>> tracker = track_groups(2)
     >>> state = tracker.init(None)
     >>> _, state = tracker.update({}, state, groups=jnp.array([0] * 5 + [1]))   # f = 6/8 and 2/8
     >>> weights = example_weights(state, jnp.array([0, 0, 1]), 1.0)
-    >>> [round(float(w), 4) for w in weights]                      # in proportion 1/6, 1/6, 1/2
-    [0.6, 0.6, 1.8]
+    >>> [round(float(w), 4) for w in weights]                      # 1 / (2 f)
+    [0.6667, 0.6667, 2.0]
 
     Args:
       opt_state: an optimizer's state that holds a `GroupHistory`, or one itself.
@@ -65,13 +67,13 @@ def example_weights(
     by_group = _factor(history.frequency * len(history.count), frequency_exponent, history)
     by_group *= _factor(measured, gradient_exponent, history)
     by_group = jnp.clip(by_group, 1 / jnp.asarray(largest, jnp.float32), largest)
-    return mean_one(by_group, groups, mask)
+    return handed_out(by_group, history, groups, mask)
 
 
 def effective_number_weights(
-    opt_state: Any, groups: Any, examples: Number, beta: Number = 0.9999, *, mask: Any = None
+    opt_state: Any, groups: Any, examples: Number, beta: float = 0.9999, *, mask: Any = None
 ) -> Float[Array, "*examples"]:
-    r"""Class-balanced weights by the effective number of examples: mean 1 over the batch.
+    r"""Class-balanced weights by the effective number of examples, with mean 1 over the history.
 
     .. math::
       w_i \propto \frac{1 - \beta}{1 - \beta^{n_k}}
@@ -81,14 +83,19 @@ def effective_number_weights(
       examples: how many the training set has; :math:`n_k` is the group's share of them.
       beta: from 0, which weighs all alike, towards 1, which weighs by the inverse frequency.
 
+    Raises:
+      ValueError: if ``beta`` is not in [0, 1).
+
     References:
       Cui et al., "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019), eq. 3.
     """
-    check_between("beta", beta, 0, 1)
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be in [0, 1), and is {beta}.")
     history = group_history(opt_state)
-    beta = jnp.asarray(beta, jnp.float32)
     number = history.frequency * jnp.asarray(examples, jnp.float32)
-    return mean_one((1 - beta) / -jnp.expm1(number * jnp.log(beta)), groups, mask)
+    log_beta = math.log(beta) if beta else -math.inf
+    by_group = (1 - beta) / -jnp.expm1(number * log_beta)
+    return handed_out(by_group, history, groups, mask)
 
 
 def log_prior(opt_state: Any, exponent: Exponent = 1.0) -> Float[Array, " K"]:
@@ -109,13 +116,16 @@ def log_prior(opt_state: Any, exponent: Exponent = 1.0) -> Float[Array, " K"]:
     return jax.lax.stop_gradient(power * jnp.log(history.frequency))
 
 
-def mean_one(by_group: Float[Array, " K"], groups: Any, mask: Any) -> Float[Array, "*examples"]:
-    """The weights of the groups, handed to their examples, with mean 1 over those of any group."""
+def handed_out(
+    by_group: Float[Array, " K"], history: GroupHistory, groups: Any, mask: Any
+) -> Float[Array, "*examples"]:
+    """The weights of the groups, with mean 1 over the history, handed to their examples."""
+    # Not over the batch: that would count a rare group's examples for less in small batches, and
+    # for something else on each of several devices.
+    frequency = history.frequency
+    scale = frequency.sum() / jnp.sum(frequency * by_group)
     members, _ = membership(groups, len(by_group), mask)
-    weights = members.of_each(by_group)
-    total = weights.sum()
-    scale = members.known().sum() / jnp.where(total > 0, total, 1)
-    return jax.lax.stop_gradient(weights * scale)
+    return jax.lax.stop_gradient(members.of_each(by_group * scale))
 
 
 def _factor(base: Float[Array, " K"], exponent: Exponent, history: GroupHistory) -> Array:

@@ -1,0 +1,1 @@
+"""Histories of groups of examples, and what is made of them."""

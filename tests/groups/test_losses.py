@@ -1,0 +1,53 @@
+"""Balanced softmax, and the size of gradients at a model's output."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import insgd_optax as insgd
+
+LOGITS = jax.random.normal(jax.random.key(0), (6, 4), jnp.float64)
+LABELS = jnp.array([0, 1, 2, 3, 1, 1])
+
+
+def test_a_prior_that_is_the_same_for_all_classes_changes_nothing():
+    plain = optax.softmax_cross_entropy_with_integer_labels(LOGITS, LABELS)
+    balanced = insgd.balanced_softmax_cross_entropy(LOGITS, LABELS, jnp.full(4, -1.5))
+    np.testing.assert_allclose(balanced, plain, rtol=1e-12)
+
+
+def test_the_balanced_softmax_weighs_every_class_by_its_prior():
+    prior = np.array([0.5, 0.3, 0.15, 0.05])
+    losses = insgd.balanced_softmax_cross_entropy(LOGITS, LABELS, jnp.log(jnp.asarray(prior)))
+    weighed = prior * np.exp(np.asarray(LOGITS))
+    chosen = weighed[np.arange(6), np.asarray(LABELS)]
+    np.testing.assert_allclose(losses, -np.log(chosen / weighed.sum(axis=1)), rtol=1e-10)
+
+
+def test_padding_has_no_loss_and_no_gradient():
+    labels = LABELS.at[0].set(-1).at[1].set(9)
+    prior = jnp.zeros(4)
+
+    def total(logits: jax.Array) -> jax.Array:
+        return jnp.sum(insgd.balanced_softmax_cross_entropy(logits, labels, prior))
+
+    assert insgd.balanced_softmax_cross_entropy(LOGITS, labels, prior)[:2].tolist() == [0, 0]
+    gradient = np.asarray(jax.grad(total)(LOGITS))
+    assert np.all(gradient[:2] == 0) and np.all(gradient[2:] != 0)
+
+
+def test_the_softmax_s_gradient_norm_is_that_of_automatic_differentiation():
+    def losses(logits: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
+
+    gradient = jax.grad(lambda logits: losses(logits).sum())(LOGITS)
+    norms = np.linalg.norm(gradient, axis=1)
+    np.testing.assert_allclose(insgd.softmax_gradient_norm(LOGITS, LABELS), norms, rtol=1e-5)
+    np.testing.assert_allclose(insgd.output_gradient_norm(losses, LOGITS), norms, rtol=1e-10)
+
+
+def test_losses_that_were_averaged_already_are_an_error():
+    with pytest.raises(ValueError, match="one loss for every example"):
+        insgd.output_gradient_norm(lambda outputs: jnp.mean(outputs, axis=0), LOGITS)
