@@ -1,6 +1,7 @@
 """Full: the whole second moment of a layer's input, as in recursive least squares."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -115,11 +116,15 @@ class Full:
         # Cholesky costs a fifth, but what rounding leaves of an eigenvalue of zero must be small.
         rounding = power.shape[1] * float(jnp.finfo(power.dtype).eps)
         if isinstance(exponent, int | float) and exponent == -1 and self.damping > 64 * rounding:
-            return _inverse(relative + self.damping * identity)
-        values, vectors = jnp.linalg.eigh(relative)
-        values = jnp.where(values > rounding * values[:, -1:], values, 0)
-        scaled = vectors * safe_power(values + self.damping, exponent)[:, None, :]
-        return jnp.einsum("gik,gjk->gij", scaled, vectors, precision=jax.lax.Precision.HIGHEST)
+            return _one_by_one(_inverse, relative + self.damping * identity)
+
+        def powered(matrix: Float[Array, "inputs inputs"]) -> Float[Array, "inputs inputs"]:
+            values, vectors = jnp.linalg.eigh(matrix)
+            values = jnp.where(values > rounding * values[-1:], values, 0)
+            scaled = vectors * safe_power(values + self.damping, exponent)[None, :]
+            return jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
+
+        return _one_by_one(powered, relative)
 
     def apply(
         self,
@@ -129,13 +134,27 @@ class Full:
         return jnp.einsum("gij,gjo->gio", factor, gradient, precision=jax.lax.Precision.HIGHEST)
 
 
-def _inverse(
-    positive: Float[Array, "groups inputs inputs"],
+def _one_by_one(
+    function: Callable[[Array], Array], matrices: Float[Array, "groups inputs inputs"]
 ) -> Float[Array, "groups inputs inputs"]:
+    """A function of every matrix.
+
+    On a CPU not of all at once: jaxlib's LAPACK calls on several matrices wait for threads of a
+    pool that they run in themselves, and two such calls on two cores wait for each other forever
+    (jaxlib 0.10.2).
+    """
+    if len(matrices) == 1:
+        return function(matrices[0])[None]
+    return jax.lax.platform_dependent(
+        matrices, cpu=lambda each: jax.lax.map(function, each), default=jax.vmap(function)
+    )
+
+
+def _inverse(positive: Float[Array, "inputs inputs"]) -> Float[Array, "inputs inputs"]:
     lower = jnp.linalg.cholesky(positive, symmetrize_input=False)
-    identity = jnp.broadcast_to(jnp.eye(positive.shape[1], dtype=positive.dtype), positive.shape)
+    identity = jnp.eye(len(positive), dtype=positive.dtype)
     inverse = jax.scipy.linalg.cho_solve((lower, True), identity)
-    return (inverse + inverse.mT) / 2
+    return (inverse + inverse.T) / 2
 
 
 def _mean_eigenvalue(power: Float[Array, "groups inputs inputs"]) -> Float[Array, " groups"]:

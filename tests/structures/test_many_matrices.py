@@ -1,0 +1,36 @@
+"""Full with many layers: jaxlib's batched LAPACK calls hang where there are as few cores."""
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np
+import insgd_optax as insgd
+rng = np.random.default_rng(0)
+sizes = [(n, b) for n, b in ((144, 7), (288, 6), (27, 3), (100, 9), (64, 4))]
+shapes = {f"{n}_{i}": (n, 3) for n, b in sizes for i in range(b)}
+params = {name: jnp.asarray(rng.normal(size=shape), "float32") for name, shape in shapes.items()}
+x = jnp.asarray(rng.normal(size=(40, 288)), "float32")
+full = insgd.Full(damping=%s, refresh_every=1, rows=None)
+loss_fn = lambda p, x: sum(jnp.mean(jnp.sin(x[:, :len(w)] @ w)) for w in p.values())
+grad_fn, tx = insgd.value_and_grad(loss_fn, structure=full), insgd.scale_by_input(full)
+@jax.jit
+def step(state):
+    _, grads, stats = grad_fn(params, x)
+    return tx.update(grads, state, params, input_stats=stats)
+state = tx.init(params)
+for _ in range(40):
+    updates, state = jax.block_until_ready(step(state))
+print("finished", bool(jnp.all(jnp.isfinite(updates["144_0"]))))
+"""
+
+
+def test_factors_of_many_layers_are_computed_on_two_threads_without_waiting_forever():
+    environment = {**os.environ, "XLA_FLAGS": "", "PJRT_NPROC": "2", "NPROC": "2"}
+    for damping in (0.1, 0.0):  # with a Cholesky factor, and with eigenvalues
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT % damping],
+            env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.stdout.split() == ["finished", "True"], done.stderr
