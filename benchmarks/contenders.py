@@ -28,7 +28,7 @@ class Contender:
     Attributes:
       step: from parameters, state and a batch to new parameters, new state and the loss.
       optimizer: makes the state that ``step`` takes first.
-      announced: what `insgd.explain` says that a step costs more than SGD's, as a share of it.
+      announced: what `insgd.explain` says that a step takes, relative to SGD's.
     """
 
     step: Step
@@ -60,7 +60,7 @@ def _captured(workload: Workload, structure: insgd.Structure) -> Contender:
     # Without layouts Full reserves room for every reading of a kernel's shape.
     settings = {"relative": 0.0, "layouts": explained.layouts}
     optimizer = insgd.insgd(0.01, structure=structure, **settings)
-    return _contender(workload, optimizer, structure, explained.cost)
+    return _contender(workload, optimizer, structure, 1 + explained.cost)
 
 
 def _explained(workload: Workload, structure: insgd.Structure) -> insgd.Explanation:

@@ -37,7 +37,8 @@ class Runner:
         self.step = contender.step
         self.batch = workload.batch
         self.carry = workload.params, state
-        self.costs = Costs(state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        self.costs = Costs(size, announced=contender.announced)
         self.compiled: Any = None
 
     def compile(self) -> None:

@@ -19,7 +19,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v")
 
-HEADER = ("", "trace", "compile", "step", "first step / Adam", "state, MB", "temporary, MB")
+HEADER = (
+    "", "trace", "compile", "step", "announced", "first step / Adam", "state, MB", "temporary, MB"
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -33,6 +35,7 @@ class Costs:
       trace: seconds to trace the step, one number a compilation.
       compile: seconds to lower and compile it, one number a compilation.
       step: seconds a step, the mean over a round, one number a round.
+      announced: what `insgd.explain` says that a step takes, relative to SGD's; None for peers.
       loss: the last step's loss. One that is not finite means that a step did something else
         than in training: `insgd` skips it.
     """
@@ -42,6 +45,7 @@ class Costs:
     trace: list[float] = dataclasses.field(default_factory=list)
     compile: list[float] = dataclasses.field(default_factory=list)
     step: list[float] = dataclasses.field(default_factory=list)
+    announced: float | None = None
     loss: float | None = None
 
     @property
@@ -62,7 +66,7 @@ def table(costs: Mapping[str, Costs]) -> list[tuple[str, ...]]:
     """The header, a row with SGD's own times, and a row for every contender."""
     sgd, adam = costs["SGD"], costs["Adam"]
     seconds = (statistics.median(times) for times in (sgd.trace, sgd.compile, sgd.step))
-    rows = [HEADER, ("SGD itself", *(f"{time:.3g} s" for time in seconds), "", "", "")]
+    rows = [HEADER, ("SGD itself", *(f"{time:.3g} s" for time in seconds), *[""] * 4)]
     for name, cost in costs.items():
         compared = (
             ratios(cost.trace, sgd.trace),
@@ -70,10 +74,10 @@ def table(costs: Mapping[str, Costs]) -> list[tuple[str, ...]]:
             ratios(cost.step, sgd.step),
             ratios(cost.first_step, adam.first_step),
         )
-        medians = (f"{statistics.median(every):.3f}" for every in compared)
-        rows.append(
-            (name, *medians, _megabytes(cost.state_bytes), _megabytes(cost.temporary_bytes))
-        )
+        *medians, first = (f"{statistics.median(every):.3f}" for every in compared)
+        announced = "" if cost.announced is None else f"{cost.announced:.3f}"
+        sizes = _megabytes(cost.state_bytes), _megabytes(cost.temporary_bytes)
+        rows.append((name, *medians, announced, first, *sizes))
     return rows
 
 

@@ -107,9 +107,9 @@ class Explanation:
         >>> def loss_fn(params, inputs):
         ...     return jnp.mean(jnp.tanh(inputs @ params["wide"]) @ params["narrow"])
         >>> params = {"wide": jnp.ones((512, 16)), "narrow": jnp.ones((16, 512))}
-        >>> report = explain(loss_fn, params, jnp.ones((64, 512)))
+        >>> report = explain(loss_fn, params, jnp.ones((256, 512)))
         >>> structure = report.within_budget(0.5, insgd_optax.Full(), insgd_optax.Diagonal())
-        >>> report = explain(loss_fn, params, jnp.ones((64, 512)), structure=structure)
+        >>> report = explain(loss_fn, params, jnp.ones((256, 512)), structure=structure)
         >>> [(row.path, type(row.structure).__name__) for row in report.rows]
         [('narrow', 'Full'), ('wide', 'Diagonal')]
 
