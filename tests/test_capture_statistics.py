@@ -14,7 +14,7 @@ def seen_leaves(stats) -> dict[str, insgd.InputMoments]:
     return {path: moments for path, moments in stats.items() if moments is not None}
 
 
-@each_case("float32", "float64")
+@each_case("float64", "float32")
 def test_every_weight_is_told_the_mean_square_of_the_input_it_multiplies(name: str, dtype: str):
     stats = diagonal(name, dtype)
     for path, power in expected(name, dtype).items():
@@ -26,7 +26,7 @@ def test_every_weight_is_told_the_mean_square_of_the_input_it_multiplies(name: s
         )
 
 
-@each_case("float32")
+@each_case("float64")
 def test_rows_and_groups_are_counted(name: str, dtype: str):
     """One row for each example and position; a group for each layer that a leaf holds."""
     stats = diagonal(name, dtype)
@@ -34,7 +34,7 @@ def test_rows_and_groups_are_counted(name: str, dtype: str):
         np.testing.assert_array_equal(stats[path].count, [power.rows] * power.groups, path)
 
 
-@each_case("float32")
+@each_case("float64")
 def test_leaves_that_are_no_weight_of_a_layer_get_no_statistics(name: str, dtype: str):
     stats = diagonal(name, dtype)
     assert seen_leaves(stats).keys() == expected(name, dtype).keys()

@@ -1,7 +1,7 @@
 """The zoo built and captured, each once per process however many tests look at it."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,20 +15,29 @@ from zoo.case import CASES, Case, Entry
 Statistics = Mapping[str, insgd.InputMoments | None]
 
 
-def each_case(*dtypes: str, framework: bool = True) -> pytest.MarkDecorator:
-    """Runs a test for every case in each of the dtypes that the case has.
+def each_case(dtype: str, *also: str, framework: bool = True) -> pytest.MarkDecorator:
+    """Runs a test for every case in a dtype, or in the one that the case has instead.
+
+    Cases without a framework run in the other dtypes as well: a framework's layers are made of the
+    same equations, and compiling them is most of the time here.
 
     Tests of one case run in one process (`--dist loadgroup`), where they share what is computed.
     """
     return pytest.mark.parametrize(
         ("name", "dtype"),
         [
-            pytest.param(entry.name, dtype, id=f"{entry.name}-{dtype}", marks=_marks(entry))
+            pytest.param(entry.name, each, id=f"{entry.name}-{each}", marks=_marks(entry))
             for entry in CASES.values()
-            for dtype in dtypes
-            if dtype in entry.dtypes and (framework or not entry.framework)
+            for each in _dtypes(entry, dtype, also)
+            if framework or not entry.framework
         ],
     )
+
+
+def _dtypes(entry: Entry, dtype: str, also: Sequence[str]) -> list[str]:
+    first = dtype if dtype in entry.dtypes else entry.dtypes[0]
+    more = [] if entry.framework else [each for each in also if each in entry.dtypes]
+    return list(dict.fromkeys([first, *more]))
 
 
 def _marks(entry: Entry) -> list[pytest.MarkDecorator]:
