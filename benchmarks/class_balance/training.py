@@ -15,7 +15,7 @@ from benchmarks.class_balance.contenders import Balance, Contender
 from benchmarks.class_balance.data import Task
 from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import Split
-from benchmarks.long_tail.training import BATCH_ARGNUMS, augmented
+from benchmarks.long_tail.training import BATCH_ARGNUMS, augmented, convolved
 
 EVALUATED_AT_ONCE = 1000
 
@@ -31,11 +31,7 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        features = images
-        for factor in (1, 2, 4):
-            features = nn.Conv(factor * self.width, (3, 3), use_bias=False)(features)
-            features = nn.relu(nn.BatchNorm(not train, momentum=0.9)(features))
-            features = _pooled(features)
+        features = convolved(images, self.width, train, _pooled)
         return nn.Dense(self.classes)(features.mean(axis=(1, 2)))
 
 
