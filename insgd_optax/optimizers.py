@@ -68,9 +68,9 @@ def insgd(
       decay: how much of the input's history is kept at each step.
       eps: relative shrinkage of a feature's power to its layer's mean power.
       guard: divide by the larger of the history and this batch's power.
+      relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
       num_groups: how many classes or other groups of examples to keep the history of, as
         `track_groups` does; ``update`` then needs ``groups``. None keeps none.
-      relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:

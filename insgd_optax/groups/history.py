@@ -1,6 +1,5 @@
 """track_groups: the history of each group's examples, carried in the optimizer state."""
 
-import numbers
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -9,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
-from insgd_optax.structures import Number, check_between
+from insgd_optax.structures import Number, check_between, check_is_static
 
 T = TypeVar("T")
 
@@ -80,8 +79,7 @@ def track_groups(
     Raises:
       ValueError: if a setting is out of its range; at ``update``, if ``groups`` is missing.
     """
-    if isinstance(num_groups, bool) or not isinstance(num_groups, numbers.Integral):
-        raise TypeError(f"num_groups must be an int, not {type(num_groups).__name__}.")
+    check_is_static("num_groups", num_groups)
     check_between("num_groups", num_groups, 1)
     check_between("decay", decay, 0, 1)
 

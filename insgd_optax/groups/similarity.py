@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.groups.history import only_state
-from insgd_optax.structures import Number, check_between
+from insgd_optax.structures import Number, check_between, check_is_static
 
 # A prototype that is left with less than this share of an example starts again.
 UNUSED = 1e-2
@@ -62,8 +62,9 @@ def track_prototypes(
     References:
       MacQueen, "Some methods for classification and analysis of multivariate observations" (1967).
     """
-    check_between("num_groups", num_groups, 1)
-    check_between("size", size, 1)
+    for name, setting in (("num_groups", num_groups), ("size", size)):
+        check_is_static(name, setting)
+        check_between(name, setting, 1)
     check_between("decay", decay, 0, 1)
 
     def init_fn(params: Any) -> Prototypes:

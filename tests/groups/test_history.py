@@ -170,6 +170,17 @@ def test_a_setting_out_of_its_range_is_an_error(settings):
         insgd.track_groups(**settings)
 
 
+@pytest.mark.usefixtures("without_type_checks")
+def test_under_inject_hyperparams_a_number_of_groups_is_asked_to_be_static():
+    make = optax.inject_hyperparams(insgd.track_groups)
+    with pytest.raises(TypeError, match="static_args"):
+        make(num_groups=3).init(PARAMS)
+    static = optax.inject_hyperparams(insgd.track_groups, static_args=("num_groups", "argument"))
+    optimizer = static(num_groups=3, decay=0.9)
+    state = optimizer.update(PARAMS, optimizer.init(PARAMS), groups=jnp.array([1]))[1]
+    assert insgd.group_history(state).count.tolist() == [0, 1, 0]
+
+
 def test_no_history_and_several_are_errors_that_say_what_to_do():
     with pytest.raises(ValueError, match=r"insgd_optax.track_groups\(num_groups\)"):
         insgd.group_history(optax.sgd(0.1).init(PARAMS))
