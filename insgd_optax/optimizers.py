@@ -70,7 +70,8 @@ def insgd(
       guard: divide by the larger of the history and this batch's power.
       relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
       num_groups: how many classes or other groups of examples to keep the history of, as
-        `track_groups` does; ``update`` then needs ``groups``. None keeps none.
+        `track_groups` does; ``update`` then needs ``groups`` and takes ``gradient_norms``. None
+        keeps none.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
@@ -81,12 +82,12 @@ def insgd(
       Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
     """
     return optax.chain(
-        optax.identity() if num_groups is None else track_groups(num_groups),
         scale_by_input(structure, decay, eps, guard, layouts=layouts),
         heavy_ball(momentum, nesterov),
         optax.identity() if _is_off(relative) else relative_step(relative),
         decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
+        *([] if num_groups is None else [track_groups(num_groups)]),
     )
 
 

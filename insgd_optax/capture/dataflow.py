@@ -42,11 +42,13 @@ class Use:
       layer: the layer.
       weight: where its weight comes from.
       rows: how many rows each of its matrices is applied to, in all runs of the loops around it.
+      times: how often these run it.
     """
 
     layer: Layer
     weight: Origin
     rows: int
+    times: int
 
     def look(self, operands: Sequence[Any]) -> RowInput:
         """What the layer sees, from all operands of its equation."""
@@ -187,7 +189,7 @@ def _follow_simple(
     if layer is not None:
         outputs = math.prod(compat.shape_of(equation.outvars[0]))
         rows = program.times * outputs // max(1, layer.groups * layer.outputs)
-        program.uses[place] = Use(layer, operands[layer.weight], rows)
+        program.uses[place] = Use(layer, operands[layer.weight], rows, program.times)
     else:
         data, name = join_mixed(operands).data, equation.primitive.name
         result = compat.shape_of(equation.outvars[0])

@@ -8,7 +8,14 @@ from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.room import room_for
-from insgd_optax.structures import NUMBER, Diagonal, PerLayer, Structure, check_between
+from insgd_optax.structures import (
+    NUMBER,
+    Diagonal,
+    PerLayer,
+    Structure,
+    check_between,
+    check_structure,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,7 @@ class LeafReport:
       structure: what is kept of its layer's input, or None.
       state: how many numbers `scale_by_input` keeps for it, with its layout known.
       rows: how many rows of this batch each of its layer's matrices is applied to.
+      uses: how often that is done.
       note: why there is nothing, or why less is kept than was asked for.
     """
 
@@ -33,6 +41,7 @@ class LeafReport:
     structure: Structure | None
     state: int
     rows: int
+    uses: int
     note: str
 
     @property
@@ -53,7 +62,7 @@ class LeafReport:
         if self.layout is None or self.structure is None:
             return 0.0
         rows = 0 if self.layout.one_hot else self.rows
-        work = self.structure.work(rows, self.layout.inputs, self.layout.outputs)
+        work = self.structure.work(rows, self.layout.inputs, self.layout.outputs, self.uses)
         return self.layout.groups * work / max(1, self.work)
 
     def cells(self) -> tuple[str, ...]:
@@ -100,7 +109,7 @@ class Explanation:
 
         The batch decides, through its number of rows, so take one of the size to train with. The
         result is used as any structure is, in `value_and_grad` and in the optimizer, which needs
-        the ``layouts`` too.
+        the ``layouts`` too. Layers of one layout get one structure: that which all of them afford.
 
         >>> import insgd_optax
         >>> import jax.numpy as jnp
@@ -119,17 +128,15 @@ class Explanation:
             costs so little.
 
         Raises:
+          TypeError: if a candidate is no structure.
           ValueError: if there is no candidate, or if two are computed again after different
             numbers of updates.
         """
         check_between("fraction", fraction, 0)
         if not candidates:
             raise ValueError("within_budget needs structures to choose from, the richest first.")
-        if len({each.refresh_every for each in candidates} - {1}) > 1:
-            raise ValueError(
-                "within_budget got structures with different refresh_every, and one optimizer "
-                "refreshes all its layers together."
-            )
+        for candidate in candidates:
+            check_structure(candidate)
         choices: dict[Layout, Structure] = {}
         for layout in self.layouts.values():
             rows = [row for row in self.rows if row.layout == layout]
@@ -198,9 +205,9 @@ def _affordable(
 
 def _report(leaf: Leaf, structure: Structure) -> LeafReport:
     if leaf.target is None:
-        return LeafReport(leaf.name, leaf.shape, leaf.equations, None, None, 0, 0, leaf.reason)
+        return LeafReport(leaf.name, leaf.shape, leaf.equations, None, None, 0, 0, 0, leaf.reason)
     layout = leaf.target.layout
     kept = kept_structure(structure, layout)
     state = sum(room_for(structure, leaf.shape, layout))
-    seen = leaf.equations, layout, kept, state, leaf.rows
+    seen = leaf.equations, layout, kept, state, leaf.rows, leaf.uses
     return LeafReport(leaf.name, leaf.shape, *seen, leaf.reason)

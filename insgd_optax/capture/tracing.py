@@ -29,6 +29,7 @@ class Leaf:
       target: what is summed for it, or None where no layer uses it.
       equations: the layers that use it.
       rows: how many rows each of its matrices is applied to.
+      uses: how often.
       reason: why there is no target, or why its layout is not exact.
     """
 
@@ -38,6 +39,7 @@ class Leaf:
     target: Target | None
     equations: tuple[str, ...]
     rows: int
+    uses: int
     reason: str
 
     @property
@@ -171,19 +173,22 @@ def _leaf(
 ) -> Leaf:
     if not uses:
         reason = min(reasons, key=lambda text: text == BIAS, default=NO_USE)
-        return Leaf(name, number, shape, None, (), 0, reason)
+        return Leaf(name, number, shape, None, (), 0, 0, reason)
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
-    rows = sum(use.rows * use.layer.groups for use in uses)
+    rows, times = (
+        sum(number * use.layer.groups for number, use in zip(numbers, uses, strict=True))
+        for numbers in ([use.rows for use in uses], [use.times for use in uses])
+    )
     found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
         reason = "layers use it in ways that differ, so one pooled number is kept"
         fewest = min(target.layout.inputs for target in found)
         pooled = Target(Layout.pooled(shape, fewest))
-        return Leaf(name, number, shape, pooled, equations, rows, reason)
+        return Leaf(name, number, shape, pooled, equations, rows, times, reason)
     (target,) = found
-    rows //= max(1, target.layout.groups)
+    rows, times = (number // max(1, target.layout.groups) for number in (rows, times))
     reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
-    return Leaf(name, number, shape, target, equations, rows, reason)
+    return Leaf(name, number, shape, target, equations, rows, times, reason)
 
 
 def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:

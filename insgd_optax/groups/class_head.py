@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from insgd_optax.groups.history import GroupHistory, advanced, empty, summed
+from insgd_optax.groups.weights import Exponent, exponent_of
 from insgd_optax.paths import named_leaves
 from insgd_optax.structures import Number, check_between
 
 
 def scale_by_class_frequency(
     *head: str,
-    exponent: Number = 1.0,
+    exponent: Exponent = 1.0,
     axis: int = -1,
     largest: Number = 100.0,
     decay: Number = 0.999,
@@ -40,14 +41,16 @@ def scale_by_class_frequency(
     Args:
       *head: the paths of the classifier's leaves, such as ``"Dense_1/kernel", "Dense_1/bias"``
         (`explain` prints them).
-      exponent: :math:`\rho`, from 0, which changes nothing, to 1.
+      exponent: :math:`\rho`, from 0, which changes nothing, to 1, or a schedule of the updates.
       axis: the leaves' axis of classes.
       largest: factors lie between ``1 / largest`` and this.
       decay: as in `track_groups`.
 
     Returns:
       A transformation whose ``update`` needs ``groups``, the labels. Its state is a
-      `GroupHistory`, which `log_prior` and the rest read as well.
+      `GroupHistory`, which `log_prior` and the rest read as well: no other tracker is needed.
+      Put it in front of the optimizer. A `relative_step` in it gives the head as a whole its
+      usual length, of which rare classes then have a larger part.
 
     Raises:
       ValueError: if a setting is out of its range; at ``init``, if a leaf is not there or has
@@ -67,14 +70,20 @@ def scale_by_class_frequency(
         return empty(_classes(params, head, axis))
 
     def update_fn(
-        updates: Any, state: Any, params: Any = None, *, groups: Any = None, **extra_args: Any
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        groups: Any = None,
+        gradient_norms: Any = None,
+        **extra_args: Any,
     ) -> tuple[Any, GroupHistory]:
         del params, extra_args
-        history = advanced(state, summed(groups, len(state.count)), decay)
+        history = advanced(state, summed(groups, len(state.count), gradient_norms), decay)
         if isinstance(exponent, int | float) and exponent == 0:  # to the last bit
             return updates, history
         relative = history.frequency * len(history.count)
-        factor = relative ** -jnp.asarray(exponent, jnp.float32)
+        factor = relative ** -exponent_of(exponent, history)
         factor = jnp.clip(factor, 1 / jnp.asarray(largest, jnp.float32), largest)
         scaled = []
         for path, leaf in named_leaves(updates):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from insgd_optax.capture.compat import everywhere
+
 
 class GroupSums(NamedTuple):
     """Sums over examples. They add: over micro-batches, scan steps and devices.
@@ -52,21 +54,24 @@ class ManyGroups(NamedTuple):
 
     Attributes:
       shares: how much of each example is in each group.
+      counted: which examples are not left out.
     """
 
     shares: Float[Array, "*examples K"]
+    counted: Bool[Array, "*examples"]
 
     def known(self) -> Bool[Array, "*examples"]:
-        return self.shares.sum(axis=-1) > 0
+        return self.counted
 
     def total(self, values: Float[Array, "*examples"]) -> Float[Array, " K"]:
         """The sum over each group's examples."""
         return jnp.einsum("...k,...->k", self.shares, values)
 
     def of_each(self, by_group: Float[Array, " K"]) -> Float[Array, "*examples"]:
-        """The mean of what belongs to each example's groups; 0 for those of none."""
+        """The mean of what belongs to each example's groups; 1 for those without a label."""
         labels = self.shares.sum(axis=-1)
-        return self.shares @ by_group / jnp.where(labels > 0, labels, 1)
+        mean = self.shares @ by_group / jnp.where(labels > 0, labels, 1)
+        return jnp.where(self.counted, jnp.where(labels > 0, mean, 1), 0)
 
 
 def group_sums(
@@ -81,11 +86,11 @@ def group_sums(
     Args:
       groups: integers of any shape, from 0 to ``num_groups - 1``, and -1 for what is to be left
         out (padding). Or, where an example can have several labels, booleans or floats of shape
-        ``(..., num_groups)``, the share that it has in each; such an example counts for every
-        label that it has.
+        ``(examples, num_groups)`` or of more axes, the share that it has in each; such an example
+        counts for every label that it has. Integers are always labels: cast zeros and ones to bool.
       num_groups: K.
-      gradient_norms: the norm of every example's gradient, of shape ``(...)``. Those that are not
-        finite are left out.
+      gradient_norms: the norm of every example's gradient, of shape ``(...)``. Those whose square
+        is not finite are left out.
       mask: of shape ``(...)``; examples where it is false are left out.
 
     Raises:
@@ -99,7 +104,7 @@ def group_sums(
         return GroupSums(count, jnp.zeros_like(count), jnp.zeros_like(count), outside)
     norms = _of_shape("gradient_norms", gradient_norms, known.shape)
     norms = jax.lax.stop_gradient(norms).astype(jnp.float32)
-    finite = jnp.isfinite(norms)
+    finite = jnp.isfinite(jnp.square(norms))
     power = members.total(jnp.square(jnp.where(finite, norms, 0)))
     return GroupSums(count, power, members.total(finite.astype(jnp.float32)), outside)
 
@@ -112,9 +117,10 @@ def membership(
     Raises:
       TypeError, ValueError: as `group_sums`.
     """
-    groups = jnp.asarray(groups)
+    groups = everywhere(jnp.asarray(groups))
     single = jnp.issubdtype(groups.dtype, jnp.integer)
-    if not single and (groups.ndim == 0 or groups.shape[-1] != num_groups):
+    several = groups.dtype == bool or jnp.issubdtype(groups.dtype, jnp.floating)
+    if not single and not (several and groups.ndim > 1 and groups.shape[-1] == num_groups):
         raise TypeError(
             f"groups are of type {groups.dtype} and shape {groups.shape}. They are integers from 0 "
             f"to {num_groups - 1} (-1 for padding), or booleans or floats of shape "
@@ -123,6 +129,7 @@ def membership(
     shape = groups.shape if single else groups.shape[:-1]
     kept = jnp.ones(shape, bool) if mask is None else _of_shape("mask", mask, shape).astype(bool)
     if single:
+        groups = groups.astype(jnp.int32) if groups.dtype.itemsize < 4 else groups
         inside = (groups >= 0) & (groups < num_groups)
         outside = kept & ~inside & (groups != -1)
         index = jnp.where(kept & inside, groups, num_groups).astype(jnp.int32)
@@ -130,11 +137,11 @@ def membership(
     shares = groups.astype(jnp.float32)
     valid = jnp.all(jnp.isfinite(shares) & (shares >= 0), axis=-1)
     shares = jnp.where((kept & valid)[..., None], shares, 0)
-    return ManyGroups(shares), jnp.sum(kept & ~valid, dtype=jnp.float32)
+    return ManyGroups(shares, kept & valid), jnp.sum(kept & ~valid, dtype=jnp.float32)
 
 
 def _of_shape(name: str, array: Any, shape: tuple[int, ...]) -> Array:
-    array = jnp.asarray(array)
+    array = everywhere(jnp.asarray(array))
     if array.shape != shape:
         raise ValueError(f"{name} is of shape {array.shape}, and the examples are of {shape}.")
     return array

@@ -19,13 +19,14 @@ class GroupHistory(NamedTuple):
     Attributes:
       count: examples so far, each update's weighing ``decay`` times as much after the next;
         shape (K,), float32.
-      gradient_power: the mean squared gradient norm of a group's examples, under the same weights;
-        0 where none was measured; shape (K,), float32.
+      measured: those of them whose gradient norm is known; shape (K,), float32.
+      gradient_power: their mean squared gradient norm, under the same weights; shape (K,), float32.
       outside: examples so far that belonged to no group; shape (), float32.
       updates: shape (), int32.
     """
 
     count: Float[Array, " K"]
+    measured: Float[Array, " K"]
     gradient_power: Float[Array, " K"]
     outside: Float[Array, ""]
     updates: Int[Array, ""]
@@ -67,14 +68,15 @@ def track_groups(
 
     Args:
       num_groups: K.
-      decay: :math:`\beta` in (0, 1]; 1 keeps all examples alike.
+      decay: :math:`\beta` in [0, 1]; 1 keeps all examples alike.
       argument: the extra argument of ``update`` that the groups are passed as. Two trackers in one
         chain, of classes and of similar inputs, need two.
 
     Returns:
       A transformation whose ``update`` takes ``groups`` and ``gradient_norms`` as in `group_sums`,
-      or a `GroupSums` as ``groups``, which micro-batches and devices can add up. Give norms at
-      every update or at none.
+      or a `GroupSums` as ``groups``, which micro-batches and devices can add up, and which can be
+      made with a mask (``optax.MultiSteps`` hands on the groups of the last micro-batch alone).
+      The labels of a batch count even if its inputs or gradients are not finite.
 
     Raises:
       ValueError: if a setting is out of its range; at ``update``, if ``groups`` is missing.
@@ -105,8 +107,9 @@ def track_groups(
 
 def empty(num_groups: int) -> GroupHistory:
     """The history before the first update."""
-    count, power = jnp.zeros(num_groups, jnp.float32), jnp.zeros(num_groups, jnp.float32)
-    return GroupHistory(count, power, jnp.zeros([], jnp.float32), jnp.zeros([], jnp.int32))
+    count, measured, power = (jnp.zeros(num_groups, jnp.float32) for _ in range(3))
+    outside, updates = jnp.zeros([], jnp.float32), jnp.zeros([], jnp.int32)
+    return GroupHistory(count, measured, power, outside, updates)
 
 
 def summed(
@@ -115,7 +118,7 @@ def summed(
     """The sums of a batch, or those that were handed over.
 
     Raises:
-      ValueError: if there are none, or of another number of groups.
+      ValueError: if there are none, of another number of groups, or with norms beside them.
     """
     if groups is None:
         raise ValueError(
@@ -124,6 +127,8 @@ def summed(
         )
     if not isinstance(groups, GroupSums):
         return group_sums(groups, num_groups, gradient_norms)
+    if gradient_norms is not None:
+        raise ValueError("gradient_norms belong into the GroupSums that were passed as groups.")
     if groups.count.shape != (num_groups,):
         raise ValueError(f"groups holds {groups.count.shape[-1]} groups instead of {num_groups}.")
     return groups
@@ -131,14 +136,14 @@ def summed(
 
 def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHistory:
     """The history after one more batch."""
-    kept = jnp.asarray(decay, jnp.float32) * history.count
-    known = kept + sums.measured
-    power = kept * history.gradient_power + sums.power
+    decay = jnp.asarray(decay, jnp.float32)
+    before = decay * history.measured
+    measured = before + sums.measured
+    power = (before * history.gradient_power + sums.power) / jnp.where(measured > 0, measured, 1)
     return GroupHistory(
-        kept + sums.count,
-        jnp.where(
-            sums.measured > 0, power / jnp.where(known > 0, known, 1), history.gradient_power
-        ),
+        decay * history.count + sums.count,
+        measured,
+        jnp.where(sums.measured > 0, power, history.gradient_power),
         history.outside + sums.outside,
         jnp.asarray(optax.safe_increment(history.updates)),
     )

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 
 def balanced_softmax_cross_entropy(
     logits: Float[Array, "*examples K"],
-    labels: Int[Array, "*examples"],
+    labels: Integer[Array, "*examples"],
     log_prior: Float[Array, " K"],
 ) -> Float[Array, "*examples"]:
     r"""Softmax cross-entropy on logits that the prior was added to.
@@ -31,21 +31,30 @@ def balanced_softmax_cross_entropy(
     Args:
       logits: of K classes.
       labels: from 0 to K - 1; others, such as -1 for padding, have a loss of 0.
-      log_prior: `insgd_optax.log_prior`.
+      log_prior: `insgd_optax.log_prior` of the optimizer's state before this step.
+
+    Returns:
+      Losses of the labels' shape, in float32 for logits of half precision.
+
+    Raises:
+      ValueError: if shapes do not fit.
 
     References:
       Ren et al., "Balanced Meta-Softmax" (NeurIPS 2020).
     """
+    logits, labels = _fitting(logits, labels)
+    if log_prior.shape != logits.shape[-1:]:
+        raise ValueError(f"log_prior is of shape {log_prior.shape}, and logits of {logits.shape}.")
     prior = log_prior.reshape((1,) * (logits.ndim - 1) + log_prior.shape).astype(logits.dtype)
     known = (labels >= 0) & (labels < logits.shape[-1])
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-        logits + prior, jnp.where(known, labels, 0)
-    )
+    # Before the loss, not after it alone: a gradient of NaN times zero is NaN.
+    shifted = jnp.where(known[..., None], logits + prior, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(shifted, jnp.where(known, labels, 0))
     return jnp.where(known, losses, 0)
 
 
 def softmax_gradient_norm(
-    logits: Float[Array, "*examples K"], labels: Int[Array, "*examples"]
+    logits: Float[Array, "*examples K"], labels: Integer[Array, "*examples"]
 ) -> Float[Array, "*examples"]:
     r"""The norm of each example's gradient of the cross-entropy with respect to its logits.
 
@@ -56,11 +65,32 @@ def softmax_gradient_norm(
     [0.707...]
 
     Under a balanced softmax, logits and prior together are what the loss is the gradient of; the
-    logits alone say how hard an example is, whatever its class. Gradients do not flow through it.
+    logits alone say how hard an example is, whatever its class. 0 for labels that are no class.
+    Gradients do not flow through it.
     """
-    wrong = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
-    wrong -= jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    return jnp.linalg.norm(wrong, axis=-1)
+    logits, labels = _fitting(jax.lax.stop_gradient(logits), labels)
+    classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    own = classes == labels[..., None]
+    shares = jax.nn.softmax(logits)
+    squares = jnp.sum(jnp.square(jnp.where(own, shares - 1, shares)), axis=-1)
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(known, jnp.sqrt(squares), 0)
+
+
+def _fitting(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Logits and labels in a precision to compute in.
+
+    Raises:
+      ValueError: if there is not one integer for every row of logits.
+    """
+    labels = jnp.asarray(labels)
+    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels are of shape {labels.shape} and type {labels.dtype}, and logits of shape "
+            f"{logits.shape}: one integer for every row of logits is needed."
+        )
+    wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
+    return logits.astype(wide), labels.astype(jnp.int32)
 
 
 def output_gradient_norm(
@@ -83,7 +113,7 @@ def output_gradient_norm(
     """
     outputs = jax.lax.stop_gradient(outputs)
     losses, transpose = jax.vjp(lambda outputs: losses_fn(outputs, *args), outputs)
-    if losses.shape != outputs.shape[: losses.ndim]:
+    if losses.ndim == 0 or losses.shape != outputs.shape[: losses.ndim]:
         raise ValueError(
             f"losses_fn gives losses of shape {losses.shape} for outputs of shape {outputs.shape}: "
             "one loss for every example is needed, before any mean."

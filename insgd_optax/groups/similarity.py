@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from insgd_optax.capture.compat import everywhere
 from insgd_optax.groups.history import only_state
 from insgd_optax.structures import Number, check_between, check_is_static
 
@@ -33,8 +34,8 @@ def track_prototypes(
     """Keeps K running prototypes of the inputs, and leaves the updates as they are.
 
     A prototype is the mean of the inputs that were nearest to it, each update's weighing ``decay``
-    times as much after the next (k-means of a stream). One that nothing is near to starts again at
-    an input of the batch. `similarity_groups` reads them one step later.
+    times as much after the next (k-means of a stream). One that nothing was near to for long, by
+    the decay, starts again at an input of the batch. `similarity_groups` reads them one step later.
 
     >>> tracker = track_prototypes(2, size=1)
     >>> state = tracker.init({})
@@ -49,7 +50,7 @@ def track_prototypes(
       num_groups: K.
       size: how many features an input has. Raw inputs, or a hidden layer's; their scale decides
         what is near.
-      decay: in (0, 1].
+      decay: in [0, 1]; at 1 no prototype starts again.
 
     Returns:
       A transformation whose ``update`` takes ``features``, of shape (examples, ...). Rows that are
@@ -99,33 +100,40 @@ def similarity_groups(opt_state: Any, features: Float[Array, "examples ..."]) ->
       features: as for `track_prototypes`.
 
     Returns:
-      Groups from 0 to K - 1, of shape (examples,), int32; -1 where a feature is not finite.
+      Groups from 0 to K - 1, of shape (examples,), int32; -1 where a feature is not finite, and
+      before the first update.
 
     Raises:
       ValueError: if there are no prototypes in the state, or several, or of another size.
     """
     found = only_state(opt_state, Prototypes, "track_prototypes(num_groups, size)")
     rows, finite = _rows(features, found.center.shape[1])
-    return jnp.where(finite, _nearest(found, rows), -1)
+    known = finite & jnp.any(found.count > 0)
+    return jnp.where(known, _nearest(found, rows), -1)
 
 
 def _rows(
     features: Any, size: int
 ) -> tuple[Float[Array, "examples features"], Bool[Array, " examples"]]:
+    features = everywhere(jnp.asarray(features))
     if features.ndim < 2 or math.prod(features.shape[1:]) != size:
         raise ValueError(
             f"features are of shape {features.shape}: one row of {size} numbers an example is what "
             f"track_prototypes(..., size={size}) takes."
         )
     rows = jax.lax.stop_gradient(features).reshape(len(features), size).astype(jnp.float32)
-    finite = jnp.all(jnp.isfinite(rows), axis=1)
+    finite = jnp.all(jnp.isfinite(jnp.square(rows)), axis=1)
     return jnp.where(finite[:, None], rows, 0), finite
 
 
 def _nearest(found: Prototypes, rows: Float[Array, "examples features"]) -> Int[Array, " examples"]:
     # Squared distances without the input's own square, which all prototypes share.
-    squares = jnp.sum(jnp.square(found.center), axis=1)[None]
-    distance = squares - 2 * jnp.matmul(rows, found.center.T, precision=jax.lax.Precision.HIGHEST)
+    # From the mean of the prototypes, or a common offset would take all digits.
+    mean = found.center.mean(axis=0, keepdims=True)
+    center = found.center - mean
+    squares = jnp.sum(jnp.square(center), axis=1)[None]
+    products = jnp.matmul(rows - mean, center.T, precision=jax.lax.Precision.HIGHEST)
+    distance = squares - 2 * products
     unused = jnp.where(found.count > 0, 0, jnp.inf).astype(jnp.float32)[None]
     return jnp.argmin(distance + unused, axis=1).astype(jnp.int32)
 

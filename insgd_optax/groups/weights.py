@@ -54,16 +54,23 @@ def example_weights(
       mask: as in `group_sums`.
 
     Returns:
-      Weights of shape ``(...)``; 0 for examples of no group. Gradients do not flow through them.
+      Weights of shape ``(...)``; 0 for examples that are left out, and 1 for those of several
+      labels that have none. Gradients do not flow through them.
+
+    Raises:
+      ValueError: if a setting is out of its range (exponents: from -10 to 10).
 
     References:
       Cao et al., "Learning Imbalanced Datasets with LDAM" (NeurIPS 2019), for deferring them.
     """
-    check_between("largest", largest, 1)
+    check_between("largest", largest, 1, 1e6)
+    check_between("frequency_exponent", frequency_exponent, -10, 10)
+    check_between("gradient_exponent", gradient_exponent, -10, 10)
     history = group_history(opt_state)
     mean_power = _mean_power(history)
     relative = history.gradient_power * safe_power(mean_power, -1)
-    measured = jnp.where(relative > 0, relative, 1)  # where nothing was, there is no factor
+    # Where nothing was measured, or nothing but zeros, there is no factor.
+    measured = jnp.where((history.measured > 0) & (mean_power > 0), relative, 1)
     by_group = _factor(history.frequency * len(history.count), frequency_exponent, history)
     by_group *= _factor(measured, gradient_exponent, history)
     by_group = jnp.clip(by_group, 1 / jnp.asarray(largest, jnp.float32), largest)
@@ -91,6 +98,7 @@ def effective_number_weights(
     """
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be in [0, 1), and is {beta}.")
+    check_between("examples", examples, 1)
     history = group_history(opt_state)
     number = history.frequency * jnp.asarray(examples, jnp.float32)
     log_beta = math.log(beta) if beta else -math.inf
@@ -112,7 +120,7 @@ def log_prior(opt_state: Any, exponent: Exponent = 1.0) -> Float[Array, " K"]:
       logit adjustment" (ICLR 2021), whose tau is the exponent.
     """
     history = group_history(opt_state)
-    power = _exponent_of(exponent, history)
+    power = exponent_of(exponent, history)
     return jax.lax.stop_gradient(power * jnp.log(history.frequency))
 
 
@@ -131,15 +139,15 @@ def handed_out(
 def _factor(base: Float[Array, " K"], exponent: Exponent, history: GroupHistory) -> Array:
     if isinstance(exponent, int | float) and exponent == 0:  # 1 to the last bit
         return jnp.ones_like(base)
-    return base ** -_exponent_of(exponent, history)
+    return base ** -exponent_of(exponent, history)
 
 
-def _exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
+def exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
+    """An exponent at the history's update."""
     value = exponent(history.updates) if callable(exponent) else exponent
     return jnp.asarray(value, jnp.float32)
 
 
 def _mean_power(history: GroupHistory) -> Float[Array, ""]:
-    known = jnp.where(history.gradient_power > 0, history.count, 0)
-    total = known.sum()
-    return jnp.sum(known * history.gradient_power) / jnp.where(total > 0, total, 1)
+    total = history.measured.sum()
+    return history.measured @ history.gradient_power / jnp.where(total > 0, total, 1)

@@ -103,11 +103,12 @@ class Structure(Protocol):
         """The shape of what is kept for one layer; the first axis is the groups'."""
         ...
 
-    def work(self, rows: int, inputs: int, outputs: int) -> float:
+    def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
         """About how many multiply-adds of matrix products an update takes for one matrix.
 
         For its statistics, its factor (a refresh counts for the updates until the next) and its
-        gradient; ``NUMBER`` stands for a number that is read and written.
+        gradient, where it is used so often, on so many rows in all. ``NUMBER`` stands for a number
+        that is read and written.
         """
         ...
 
@@ -161,7 +162,8 @@ class PerFeature(EveryUpdate):
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs
 
-    def work(self, rows: int, inputs: int, outputs: int) -> float:
+    def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
+        del uses
         return float(NUMBER * inputs + rows * inputs + inputs * outputs)
 
     def feature_power(

@@ -32,13 +32,14 @@ class Full:
       A^{-1} G = (\mathbb{E}[x x^\top] + \lambda \bar P I)^{-1} G, \qquad
       \bar P = \tfrac{1}{n} \operatorname{tr} \mathbb{E}[x x^\top]
 
-    The second moment is estimated from ``rows`` rows of each batch, one drawn from each of as many
-    stretches of equal length, so that every row is equally likely to be taken. The factor is
-    computed again after every ``refresh_every`` updates, and at the first, second, fourth, ...
-    of all. It is relative to :math:`\bar P`, which is up to date at every step. A direction that
-    was never seen is divided by :math:`\lambda \bar P`, never by less, so a damping of 0 is for
-    batches with all their rows only. State: ``n²`` numbers, and as many for the factor if it is
-    not computed at every update.
+    The second moment is estimated from ``rows`` rows of each batch (of each use, where a weight is
+    used several times), one drawn from each of as many stretches of equal length, so that every
+    row is equally likely to be taken. The factor is computed again after every ``refresh_every``
+    updates, and at the first, second, fourth, ... of all; under `jax.vmap` at every update, since
+    JAX then computes both sides of a branch. It is relative to :math:`\bar P`, which is up to date
+    at every step. A direction that was never seen is divided by :math:`\lambda \bar P`, never by
+    less, so a damping of 0 is for batches with all their rows only. State: ``n²`` numbers, and as
+    many for the factor if it is not computed at every update.
 
     >>> A = jnp.array([[[2.0, 1.0], [1.0, 2.0]]])            # mean eigenvalue 2
     >>> full = Full(damping=0.5)
@@ -85,8 +86,8 @@ class Full:
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs, inputs
 
-    def work(self, rows: int, inputs: int, outputs: int) -> float:
-        drawn = rows if self.rows is None else min(rows, self.rows)
+    def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
+        drawn = rows if self.rows is None else min(rows, uses * self.rows)
         # A Cholesky factor, and two triangular systems of as many right-hand sides.
         solved = 7 / 3 * inputs**3 / self.refresh_every
         applied = NARROW * inputs**2 * outputs
@@ -147,10 +148,9 @@ def _one_by_one(
     pool that they run in themselves, and two such calls on two cores wait for each other forever
     (jaxlib 0.10.2).
     """
-    if len(matrices) == 1:
-        return function(matrices[0])[None]
+    one_by_one = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
     return jax.lax.platform_dependent(
-        matrices, cpu=lambda each: jax.lax.map(function, each), default=jax.vmap(function)
+        matrices, cpu=lambda each: jax.lax.map(one_by_one, each), default=jax.vmap(function)
     )
 
 

@@ -46,7 +46,8 @@ class MeanVariance(EveryUpdate):
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs + 1
 
-    def work(self, rows: int, inputs: int, outputs: int) -> float:
+    def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
+        del uses
         return float(NUMBER * inputs + 2 * rows * inputs + (NUMBER + 2) * inputs * outputs)
 
     def observe(self, seen: LayerInput) -> Sums:

@@ -22,9 +22,19 @@ class PerLayer(Diagonal):
 
     Attributes:
       choices: pairs of a layout and its structure.
+
+    Raises:
+      ValueError: if structures differ in how often they are computed again.
     """
 
     choices: tuple[tuple[Layout, Structure], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({kept.refresh_every for _, kept in self.choices} - {1}) > 1:
+            raise ValueError(
+                "PerLayer has structures with different refresh_every, and one optimizer refreshes "
+                "all its layers together."
+            )
 
     def for_layer(self, layout: Layout) -> Structure:
         return dict(self.choices).get(layout, Diagonal())

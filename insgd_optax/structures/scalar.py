@@ -51,7 +51,8 @@ class Scalar(EveryUpdate):
         del inputs
         return (groups,)
 
-    def work(self, rows: int, inputs: int, outputs: int) -> float:
+    def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
+        del uses
         return float(rows * inputs + inputs * outputs)
 
     def observe(self, seen: LayerInput) -> Sums:

@@ -62,6 +62,15 @@ def test_an_exponent_of_zero_changes_nothing():
     np.testing.assert_array_equal(updates["head"], grads["head"])
 
 
+def test_a_schedule_turns_the_factor_on():
+    optimizer = insgd.scale_by_class_frequency("head", exponent=lambda step: step > 1)
+    grads = {"head": jnp.ones((1, 3))}
+    first, state = optimizer.update(grads, optimizer.init(grads), groups=LABELS)
+    second, _ = optimizer.update(grads, state, groups=LABELS)
+    np.testing.assert_array_equal(first["head"], np.ones((1, 3)))
+    assert float(second["head"].max()) > 5
+
+
 def test_a_class_that_never_came_has_a_bounded_factor_and_half_precision_stays_half():
     optimizer = insgd.scale_by_class_frequency("head", largest=4.0)
     grads = {"head": jnp.ones((2, 50), jnp.bfloat16)}

@@ -81,6 +81,24 @@ def test_four_micro_batches_count_as_one_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), _after(parts, 3), whole)
 
 
+def test_a_batch_that_is_sharded_in_its_type_counts_as_one_that_is_not():
+    labels, features = jnp.asarray(_stream(5, [0.7, 0.2, 0.1], 1, 64)[0]), jnp.ones((64, 2))
+    optimizer = optax.chain(insgd.track_groups(3), insgd.track_prototypes(4, 2))
+
+    @jax.jit
+    def step(state: Any, labels: Any, features: Any) -> Any:
+        state = optimizer.update({}, state, groups=labels, features=features)[1]
+        similar = insgd.similarity_groups(state, features)
+        return state, insgd.example_weights(state, labels, 1.0), similar
+
+    alone = step(optimizer.init({}), labels, features)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        put = [jax.device_put(x, NamedSharding(mesh, P("data"))) for x in (labels, features)]
+        sharded = step(optimizer.init({}), *put)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), alone, sharded)
+
+
 def test_eight_devices_count_as_one():
     batch = jnp.asarray(_stream(5, [0.7, 0.2, 0.1], 1, 64)[0])
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -110,10 +128,22 @@ def test_an_example_with_several_labels_counts_for_each():
     assert float(sums.outside) == 0
 
 
-def test_a_norm_that_is_not_finite_reaches_no_history():
-    state = _after([jnp.array([0, 0, 1])], 2, norms=[jnp.array([2.0, jnp.nan, jnp.inf])])
-    assert state.count.tolist() == [2, 1]
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
+def test_a_norm_whose_square_is_not_finite_reaches_no_power(bad):
+    norms = [jnp.array([bad, bad, bad]), jnp.array([2.0, bad, bad])]
+    state = _after([jnp.array([0, 0, 1])] * 2, 2, decay=1.0, norms=norms)
+    assert state.count.tolist() == [4, 2] and state.measured.tolist() == [1, 0]
     assert state.gradient_power.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"), [("uint8", 256), ("uint8", 1000), ("int8", 200), ("int16", 50257)]
+)
+def test_labels_of_a_narrow_type_are_those_of_a_wide_one(dtype, number):
+    labels = np.array([0, 1, 2, 100, 100], dtype)
+    narrow, wide = (insgd.group_sums(jnp.asarray(x), number) for x in (labels, labels.astype(int)))
+    jax.tree.map(np.testing.assert_array_equal, narrow, wide)
+    assert float(narrow.count[100]) == 2 and float(narrow.outside) == 0
 
 
 @pytest.mark.parametrize("num_groups", [1, 1000])
@@ -153,6 +183,9 @@ def test_two_trackers_in_a_chain_have_an_argument_each():
     [
         (None, None, ValueError, "groups=labels"),
         (jnp.zeros(3), None, TypeError, "integers from 0 to 3"),
+        (jnp.zeros(4), None, TypeError, "integers from 0 to 3"),
+        (jnp.zeros((3, 4), complex), None, TypeError, "integers from 0 to 3"),
+        (insgd.group_sums(jnp.zeros(3, int), 4), jnp.zeros(3), ValueError, "belong into"),
         (jnp.zeros((3, 5)), None, TypeError, r"\(..., 4\)"),
         (jnp.zeros(3, int), jnp.zeros(2), ValueError, "gradient_norms"),
         (insgd.group_sums(jnp.zeros(3, int), 2), None, ValueError, "2 groups instead of 4"),

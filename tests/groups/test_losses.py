@@ -38,6 +38,32 @@ def test_padding_has_no_loss_and_no_gradient():
     assert np.all(gradient[:2] == 0) and np.all(gradient[2:] != 0)
 
 
+def test_logits_of_padding_that_are_not_finite_reach_no_gradient():
+    logits, labels = LOGITS.at[0].set(jnp.nan), LABELS.at[0].set(-1)
+
+    def total(logits: jax.Array) -> jax.Array:
+        return jnp.sum(insgd.balanced_softmax_cross_entropy(logits, labels, jnp.zeros(4)))
+
+    gradient = np.asarray(jax.grad(total)(logits))
+    assert np.all(gradient[0] == 0) and np.all(np.isfinite(gradient))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("labels", "prior", "words"),
+    [(LABELS[:, None], jnp.zeros(4), "one integer"), (LABELS, jnp.zeros(1), "log_prior is of")],
+)
+def test_shapes_that_do_not_fit_are_an_error(labels, prior, words):
+    with pytest.raises(ValueError, match=words):
+        insgd.balanced_softmax_cross_entropy(LOGITS, labels, prior)
+
+
+def test_bytes_as_labels_have_their_loss():
+    labels, logits = jnp.array([3, 255], jnp.uint8), jnp.zeros((2, 256), jnp.bfloat16)
+    losses = insgd.balanced_softmax_cross_entropy(logits, labels, jnp.zeros(256))
+    np.testing.assert_allclose(losses, np.log(256), rtol=1e-6)
+
+
 def test_the_softmax_s_gradient_norm_is_that_of_automatic_differentiation():
     def losses(logits: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
@@ -49,5 +75,6 @@ def test_the_softmax_s_gradient_norm_is_that_of_automatic_differentiation():
 
 
 def test_losses_that_were_averaged_already_are_an_error():
-    with pytest.raises(ValueError, match="one loss for every example"):
-        insgd.output_gradient_norm(lambda outputs: jnp.mean(outputs, axis=0), LOGITS)
+    for mean in (lambda outputs: jnp.mean(outputs, axis=0), jnp.mean):
+        with pytest.raises(ValueError, match="one loss for every example"):
+            insgd.output_gradient_norm(mean, LOGITS)

@@ -56,6 +56,18 @@ def test_a_prototype_is_the_decayed_mean_of_its_inputs():
     np.testing.assert_allclose(state.count[0], 40 * weights.sum(), rtol=1e-6)
 
 
+def test_before_the_first_update_there_are_no_groups():
+    groups = insgd.similarity_groups(_after([]), _batch(0)[1])
+    assert set(np.asarray(groups)) == {-1}
+
+
+def test_a_common_offset_changes_no_group():
+    batches = [_batch(seed)[1].astype(jnp.float32) for seed in range(5)]
+    near, far = (_after([batch + offset for batch in batches]) for offset in (0.0, 1e4))
+    groups = [insgd.similarity_groups(s, batches[0] + o) for s, o in ((near, 0.0), (far, 1e4))]
+    assert np.mean(np.asarray(groups[0]) == np.asarray(groups[1])) > 0.95
+
+
 def test_more_groups_than_examples_start_batch_by_batch():
     state = _after([_batch(0, size=5)[1]], num_groups=8)
     assert int(np.sum(np.asarray(state.count) > 0)) == 5

@@ -92,6 +92,25 @@ def test_an_example_with_several_labels_has_the_mean_of_their_weights():
     )
 
 
+def test_an_example_without_any_of_several_labels_counts_as_one_and_a_masked_one_as_none():
+    several = jnp.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]], bool)
+    weights = insgd.example_weights(_history(), several, 1.0, mask=jnp.array([1, 1, 0]))
+    assert weights[1:].tolist() == [1, 0]
+    assert insgd.example_weights(_history(), several).tolist() == [1, 1, 1]
+
+
+def test_a_group_that_is_fitted_perfectly_has_a_weight_at_the_bound():
+    state = _history(jnp.where(LABELS == 0, 0.0, 1.0))
+    weights = insgd.example_weights(state, jnp.arange(3), 0.0, -1.0, largest=50.0)
+    np.testing.assert_allclose(weights[0] / weights[1], (1 / 50) / (1 / (4 / 10)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"frequency_exponent": float("nan")}, {"largest": 0.5}])
+def test_a_setting_out_of_its_range_is_an_error(settings):
+    with pytest.raises(ValueError, match="must be"):
+        insgd.example_weights(_history(), LABELS, **settings)
+
+
 def test_effective_numbers_are_those_of_the_paper():
     weights = np.asarray(insgd.effective_number_weights(_history(), LABELS, 1300, beta=0.99))
     by_hand = 0.01 / (1 - 0.99 ** (1300 * FREQUENCY))
@@ -114,6 +133,14 @@ def test_a_beta_of_one_is_an_error():
 def test_the_prior_is_the_logarithm_of_the_frequency():
     np.testing.assert_allclose(insgd.log_prior(_history()), np.log(FREQUENCY), rtol=1e-5)
     np.testing.assert_allclose(insgd.log_prior(_history(), 0.5), np.log(FREQUENCY) / 2, rtol=1e-5)
+
+
+def test_no_gradient_flows_into_the_history():
+    def read(count: Any) -> Any:
+        state = _history()._replace(count=count)
+        return jnp.sum(insgd.log_prior(state)) + insgd.example_weights(state, LABELS, 1.0)[-1]
+
+    np.testing.assert_array_equal(jax.grad(read)(_history().count), np.zeros(3))
 
 
 def _loss(params: Any, x: Any, labels: Any, weights: Any = None) -> jax.Array:

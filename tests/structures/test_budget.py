@@ -1,5 +1,6 @@
 """What explain announces that a structure costs, and the choice it makes within a budget."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -132,12 +133,32 @@ def test_a_layer_that_cannot_have_the_richest_gets_the_next():
     [
         (0.1, (), "richest first"),
         (-0.1, (FULL,), "fraction must be at least 0"),
-        (0.1, (FULL, insgd.Full(refresh_every=7)), "different refresh_every"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_an_error(fraction, candidates, words):
     with pytest.raises(ValueError, match=words):
         _chosen()[1].within_budget(fraction, *candidates)
+
+
+def test_structures_that_are_refreshed_at_different_times_are_an_error():
+    layouts = list(_chosen()[1].layouts.values())
+    with pytest.raises(ValueError, match="different refresh_every"):
+        insgd.PerLayer(((layouts[0], FULL), (layouts[1], insgd.Full(refresh_every=7))))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_candidate_that_is_no_structure_is_an_error():
+    with pytest.raises(TypeError, match="must be a structure"):
+        _chosen()[1].within_budget(0.1, insgd.Full, insgd.Diagonal())
+
+
+def test_a_weight_that_is_used_several_times_is_announced_with_the_rows_of_all_uses():
+    params, x = {"w": jnp.ones((5, 5))}, jnp.ones((64, 5))
+    _, _, stats = insgd.value_and_grad(_recurrent, structure=FULL)(params, x)
+    (row,) = insgd.explain(_recurrent, params, x, structure=FULL).rows
+    assert row.uses == 7 and float(stats["w"].count[0]) == 7 * 16
+    once = dataclasses.replace(row, uses=1)
+    assert row.cost * row.work - once.cost * once.work == pytest.approx(6 * 16 * 5**2)
 
 
 def test_without_layouts_a_usual_kernel_has_room_and_for_another_an_error_asks_for_them():

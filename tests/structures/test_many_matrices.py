@@ -22,6 +22,9 @@ def step(state):
 state = tx.init(params)
 for _ in range(40):
     updates, state = jax.block_until_ready(step(state))
+seeds = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tx.init(params))
+for _ in range(5):
+    _, seeds = jax.block_until_ready(jax.jit(jax.vmap(step))(seeds))
 print("finished", bool(jnp.all(jnp.isfinite(updates["144_0"]))))
 """
 
