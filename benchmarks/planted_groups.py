@@ -111,7 +111,7 @@ def run(planted: Planted, exponents: tuple[float, float], seed: int) -> tuple[fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Weighs digits by the history of similar ones.")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=8)
     seeds = range(parser.parse_args().seeds)
     print("| planted | exponents | accuracy, % | more than without | weight of a planted |")
     print("|---|---|---|---|---|")

@@ -29,14 +29,16 @@ def relative_step(
 
     ``P`` is the mean power of each of the layer's input features in this batch, so that
     :math:`\lVert W \rVert_P` is the size of the layer's output (of uncorrelated features), and
-    a learning rate of 0.01 behind this changes every layer's output by one percent. That is the
-    same for inputs and for weights of any size, where dividing by the input's power alone is not:
-    weights as they are initialized do not know the input's size.
+    a learning rate of 0.01 behind this changes every layer's output by one percent, and by a few
+    where inputs have a large mean (pixels, what is behind a ReLU). That is the same for inputs and
+    for weights of any size, where dividing by the input's power alone is not: weights as they are
+    initialized do not know the input's size.
 
-    Every matrix of a stack of layers is measured by itself, and together with its bias (the leaf
-    beside it with a number for each output): a bias is a weight on an input that is always 1.
-    Other leaves, such as the gains of norms, keep their update. Use it behind momentum and in
-    front of weight decay and of the learning rate.
+    Every matrix of a stack of layers is measured by itself, and together with its bias: a bias is a
+    weight on an input that is always 1. What lies beside a weight as the only leaf with a number
+    for each output is taken for its bias. Other leaves, such as the gains of norms, keep their
+    update. Steps of less than about 1e-18, or more than 1e18, leave float32, and are zero. Use it
+    behind momentum and in front of weight decay and of the learning rate.
 
     >>> import insgd_optax
     >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
@@ -136,7 +138,7 @@ def _ratio(
     """The size of what each matrix computes over the size of what its step would.
 
     Zero where nothing was seen, or nothing finite. All is relative to the mean power, so that
-    neither tiny nor huge inputs leave float32.
+    neither tiny nor huge inputs leave float32; steps of such sizes do.
     """
     layout, dtype = moments.layout, jnp.real(steps[0]).dtype
     power = moments.kept.feature_power(moments.mean()).astype(dtype)

@@ -100,16 +100,15 @@ def similarity_groups(opt_state: Any, features: Float[Array, "examples ..."]) ->
       features: as for `track_prototypes`.
 
     Returns:
-      Groups from 0 to K - 1, of shape (examples,), int32; -1 where a feature is not finite, and
-      before the first update.
+      Groups from 0 to K - 1, of shape (examples,), int32; -1 where a feature is not finite. Before
+      the first update all are in group 0, and so count the same.
 
     Raises:
       ValueError: if there are no prototypes in the state, or several, or of another size.
     """
     found = only_state(opt_state, Prototypes, "track_prototypes(num_groups, size)")
     rows, finite = _rows(features, found.center.shape[1])
-    known = finite & jnp.any(found.count > 0)
-    return jnp.where(known, _nearest(found, rows), -1)
+    return jnp.where(finite, _nearest(found, rows), -1)
 
 
 def _rows(

@@ -56,9 +56,9 @@ def test_a_prototype_is_the_decayed_mean_of_its_inputs():
     np.testing.assert_allclose(state.count[0], 40 * weights.sum(), rtol=1e-6)
 
 
-def test_before_the_first_update_there_are_no_groups():
+def test_before_the_first_update_there_is_one_group():
     groups = insgd.similarity_groups(_after([]), _batch(0)[1])
-    assert set(np.asarray(groups)) == {-1}
+    assert set(np.asarray(groups)) == {0}
 
 
 def test_a_common_offset_changes_no_group():
