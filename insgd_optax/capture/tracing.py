@@ -175,10 +175,8 @@ def _leaf(
         reason = min(reasons, key=lambda text: text == BIAS, default=NO_USE)
         return Leaf(name, number, shape, None, (), 0, 0, reason)
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
-    rows, times = (
-        sum(number * use.layer.groups for number, use in zip(numbers, uses, strict=True))
-        for numbers in ([use.rows for use in uses], [use.times for use in uses])
-    )
+    rows = sum(use.rows * use.layer.groups for use in uses)
+    times = sum(use.times * use.layer.groups for use in uses)
     found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
         reason = "layers use it in ways that differ, so one pooled number is kept"
@@ -186,7 +184,7 @@ def _leaf(
         pooled = Target(Layout.pooled(shape, fewest))
         return Leaf(name, number, shape, pooled, equations, rows, times, reason)
     (target,) = found
-    rows, times = (number // max(1, target.layout.groups) for number in (rows, times))
+    rows, times = rows // max(1, target.layout.groups), times // max(1, target.layout.groups)
     reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
     return Leaf(name, number, shape, target, equations, rows, times, reason)
 

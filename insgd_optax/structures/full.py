@@ -123,13 +123,15 @@ class Full:
         if isinstance(exponent, int | float) and exponent == -1 and self.damping > 64 * rounding:
             return _one_by_one(_inverse, relative + self.damping * identity)
 
-        def powered(matrix: Float[Array, "inputs inputs"]) -> Float[Array, "inputs inputs"]:
+        def powered(
+            matrix: Float[Array, "inputs inputs"], exponent: Float[Array, ""]
+        ) -> Float[Array, "inputs inputs"]:
             values, vectors = jnp.linalg.eigh(matrix)
             values = jnp.where(values > rounding * values[-1:], values, 0)
             scaled = vectors * safe_power(values + self.damping, exponent)[None, :]
             return jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
 
-        return _one_by_one(powered, relative)
+        return _one_by_one(powered, relative, jnp.asarray(exponent, power.dtype))
 
     def apply(
         self,
@@ -140,18 +142,21 @@ class Full:
 
 
 def _one_by_one(
-    function: Callable[[Array], Array], matrices: Float[Array, "groups inputs inputs"]
+    function: Callable[..., Array], matrices: Float[Array, "groups inputs inputs"], *settings: Array
 ) -> Float[Array, "groups inputs inputs"]:
-    """A function of every matrix.
+    """A function of every matrix, and of settings that are the same for all.
 
     On a CPU not of all at once: jaxlib's LAPACK calls on several matrices wait for threads of a
     pool that they run in themselves, and two such calls on two cores wait for each other forever
     (jaxlib 0.10.2).
     """
-    one_by_one = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
-    return jax.lax.platform_dependent(
-        matrices, cpu=lambda each: jax.lax.map(one_by_one, each), default=jax.vmap(function)
-    )
+    alone = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
+
+    def one_by_one(matrices: Array, *settings: Array) -> Array:
+        return jax.lax.map(lambda matrix: alone(matrix, *settings), matrices)
+
+    at_once = jax.vmap(function, in_axes=(0, *(None for _ in settings)))
+    return jax.lax.platform_dependent(matrices, *settings, cpu=one_by_one, default=at_once)
 
 
 def _inverse(positive: Float[Array, "inputs inputs"]) -> Float[Array, "inputs inputs"]:

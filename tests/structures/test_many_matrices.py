@@ -3,6 +3,14 @@
 import os
 import subprocess
 import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import insgd_optax as insgd
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np
@@ -37,3 +45,36 @@ def test_factors_of_many_layers_are_computed_on_two_threads_without_waiting_fore
             env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.stdout.split() == ["finished", "True"], done.stderr
+
+
+LAYERS = {f"w{n}": jax.random.normal(jax.random.key(n), (6, 3), jnp.float64) for n in range(3)}
+X = jax.random.normal(jax.random.key(9), (20, 6), jnp.float64)
+FULL = insgd.Full(refresh_every=2, rows=None)
+
+
+def _loss(params: Any, x: Any) -> jax.Array:
+    return sum((jnp.mean(jnp.sin(x @ weight)) for weight in params.values()), jnp.zeros(()))
+
+
+def _updates(params: Any, exponent: Any) -> Any:
+    optimizer = insgd.scale_by_input(FULL, exponent=exponent)
+    _, grads, stats = insgd.value_and_grad(_loss, structure=FULL)(params, X)
+    return optimizer.update(grads, optimizer.init(params), params, input_stats=stats)[0]
+
+
+def _assert_close(actual: Any, expected: Any) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), actual, expected)
+
+
+@pytest.mark.parametrize("exponent", [-1.0, -0.5])
+def test_an_exponent_may_be_traced_and_mapped_over(exponent):
+    expected = _updates(LAYERS, exponent)
+    _assert_close(jax.jit(_updates)(LAYERS, jnp.asarray(exponent)), expected)
+    mapped = jax.jit(jax.vmap(_updates, in_axes=(None, 0)))(LAYERS, jnp.array([exponent, -0.7]))
+    _assert_close(jax.tree.map(lambda leaf: leaf[0], mapped), expected)
+
+
+def test_seeds_may_be_mapped_over():
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), LAYERS)
+    mapped = jax.jit(jax.vmap(_updates, in_axes=(0, None)))(both, -1.0)
+    _assert_close(jax.tree.map(lambda leaf: leaf[0], mapped), _updates(LAYERS, -1.0))
