@@ -74,6 +74,14 @@ def test_the_softmax_s_gradient_norm_is_that_of_automatic_differentiation():
     np.testing.assert_allclose(insgd.output_gradient_norm(losses, LOGITS), norms, rtol=1e-10)
 
 
+def test_no_gradient_flows_through_the_norms():
+    def total(logits: jax.Array) -> jax.Array:
+        by_hand = insgd.output_gradient_norm(lambda y: jnp.sum(jnp.sin(y), axis=-1), logits)
+        return jnp.sum(insgd.softmax_gradient_norm(logits, LABELS)) + jnp.sum(by_hand)
+
+    np.testing.assert_array_equal(jax.grad(total)(LOGITS), np.zeros((6, 4)))
+
+
 def test_losses_that_were_averaged_already_are_an_error():
     for mean in (lambda outputs: jnp.mean(outputs, axis=0), jnp.mean):
         with pytest.raises(ValueError, match="one loss for every example"):
