@@ -24,6 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import insgd_optax as insgd
+from benchmarks.trials import with_spread
 
 STEPS, BATCH, PROTOTYPES = 600, 64, 128
 # Of how often similar inputs came, and of how large their gradients were.
@@ -120,15 +121,12 @@ def main() -> None:
         for exponents in EXPONENTS:
             found = np.array([run(plant(seed), exponents, seed) for seed in seeds])
             plain = found if plain is None else plain
-            cells = spread(found[:, 0]), spread(found[:, 0] - plain[:, 0]), spread(found[:, 1])
+            shown = found[:, 0], found[:, 0] - plain[:, 0], found[:, 1]
+            cells = [with_spread(values, 2) for values in shown]
             name = plant.__name__.replace("_", " ")
             print(
                 f"| {name} | {exponents[0]:g}, {exponents[1]:g} | {' | '.join(cells)} |", flush=True
             )
-
-
-def spread(values: np.ndarray) -> str:
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 
 if __name__ == "__main__":

@@ -88,16 +88,12 @@ ADAM = Contender("Adam", optax.adam, plain_step, 0.01)
 INSGD = Contender("INSGD", insgd.insgd, input_normalized_step, 0.01)
 
 
-def with_factors(contender: Contender, *factors: str) -> Contender:
-    return replace(contender, factors=factors)
-
-
 CONTENDERS = tuple(
-    with_factors(each, *factors) for factors in ((), (CLASS,)) for each in (SGD, ADAM, INSGD)
+    replace(each, factors=factors) for factors in ((), (CLASS,)) for each in (SGD, ADAM, INSGD)
 )
 # What input normalization, the classes and the history do, each alone and together.
 ABLATION = tuple(
-    with_factors(each, *factors)
+    replace(each, factors=factors)
     for factors in ((), (CLASS,), (HISTORY,), (CLASS, HISTORY))
     for each in (SGD, INSGD)
 )

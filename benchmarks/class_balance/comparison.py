@@ -33,10 +33,6 @@ class Row(NamedTuple):
     def name(self) -> str:
         return f"{self.optimizer}, {self.loss}"
 
-    @property
-    def at_an_edge(self) -> bool:
-        return self.rate in (min(self.tuning), max(self.tuning))
-
     def as_json(self) -> dict[str, Any]:
         arrays = {"validation": self.validation.tolist(), "test": self.test.tolist()}
         return {**self._asdict(), **arrays}

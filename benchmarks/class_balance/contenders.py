@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import optax
 
 import insgd_optax as insgd
+from benchmarks.trials import rates_around
 
 OURS = "INSGD"
-TRIALS = 4
 
 
 class Contender(NamedTuple):
@@ -25,8 +25,7 @@ class Contender(NamedTuple):
     structure: insgd.Structure | None = None
 
     def rates(self) -> list[float]:
-        """As many learning rates for everyone, each twice the one before."""
-        return [self.center * 2.0 ** (n - TRIALS // 2) for n in range(TRIALS)]
+        return rates_around(self.center)
 
 
 class Balance(NamedTuple):

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from benchmarks.class_balance.comparison import Row
 from benchmarks.class_balance.contenders import OURS
 from benchmarks.class_balance.data import Task
+from benchmarks.trials import at_an_edge, deviation, with_spread
 
 PARTS = ("head", "middle", "tail")
 
@@ -27,11 +28,6 @@ def worst_recall(recalls: Float[np.ndarray, "seeds classes"]) -> Float[np.ndarra
     return recalls.min(axis=1)
 
 
-def deviation(values: Float[np.ndarray, "seeds"]) -> float:
-    """The standard deviation over seeds; 0 for a single one."""
-    return float(values.std(ddof=min(1, len(values) - 1)))
-
-
 def _table(task: Task, rows: list[Row]) -> str:
     parts = _parts(task)
     header = ["optimizer", "loss", "learning rate", "balanced accuracy", "worst class", *parts]
@@ -40,13 +36,13 @@ def _table(task: Task, rows: list[Row]) -> str:
 
 
 def _cells(row: Row, parts: dict[str, list[int]]) -> list[str]:
-    rate = f"{row.rate:g}{' (edge of its grid)' if row.at_an_edge else ''}"
+    rate = f"{row.rate:g}{' (edge of its grid)' if at_an_edge(row.rate, row.tuning) else ''}"
     values = [
         balanced_accuracy(row.test),
         worst_recall(row.test),
         *(row.test[:, classes].mean(axis=1) for classes in parts.values()),
     ]
-    return [row.optimizer, row.loss, rate, *map(_spread, values)]
+    return [row.optimizer, row.loss, rate, *(with_spread(value, 1) for value in values)]
 
 
 def _parts(task: Task) -> dict[str, list[int]]:
@@ -76,7 +72,3 @@ def _difference(ours: Row, peer: Row) -> str:
     spread = float(np.hypot(deviation(own), deviation(other)))
     verdict = "more than" if abs(gap) > spread else "within"
     return f"- {peer.name}: {gap:+.1f}, {verdict} the seeds' spread of {spread:.1f}"
-
-
-def _spread(values: Float[np.ndarray, "seeds"]) -> str:
-    return f"{values.mean():.1f} ± {deviation(values):.1f}"

@@ -9,8 +9,8 @@ import optax
 import insgd_optax as insgd
 from benchmarks.gradient import muon_dimensions
 from benchmarks.long_tail.training import Build, Optimizer
+from benchmarks.trials import rates_around
 
-TRIALS = 4
 # Whose factors are refreshed now and then from some rows, and at every step from all of them.
 FULL, EXACT = "INSGD Full", "INSGD Full, exact"
 
@@ -22,8 +22,7 @@ class Contender(NamedTuple):
     center: float
 
     def rates(self) -> list[float]:
-        """As many learning rates for everyone, each twice the one before."""
-        return [self.center * 2.0 ** (n - TRIALS // 2) for n in range(TRIALS)]
+        return rates_around(self.center)
 
 
 def contenders() -> dict[str, Contender]:

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.long_tail.contenders import EXACT, FULL, contenders
 from benchmarks.long_tail.data import load
 from benchmarks.long_tail.training import ConvNet, train
+from benchmarks.trials import with_spread
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
             loss, seconds = found[-1], curve.seconds[-1]
             print(f"seed {seed}, {name}: training loss {loss:.4f} in {seconds:.1f} s", flush=True)
     ratios = np.divide(losses[FULL], losses[EXACT])
-    print(f"{FULL} over {EXACT}: {ratios.mean():.4f} ± {ratios.std(ddof=1):.4f}")
+    print(f"{FULL} over {EXACT}: {with_spread(ratios, 4)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.trials import at_an_edge, with_spread
+
 # By number of epochs, by optimizer: a curve for every seed.
 Curves = dict[int, dict[str, list[dict[str, Any]]]]
 
@@ -21,8 +23,9 @@ def table(tuning: dict[str, dict[float, float]], rates: dict[str, float], curves
     lines = [f"| {header} |", "|" + "---|" * 6]
     for epochs, by_name in curves.items():
         for name, runs in by_name.items():
-            edge = " (edge of its grid)" if _is_at_edge(tuning[name], rates[name]) else ""
-            loss, accuracy = _spread(runs, "validation_loss", 3), _spread(runs, "test_accuracy", 1)
+            edge = " (edge of its grid)" if at_an_edge(rates[name], tuning[name]) else ""
+            loss = with_spread(_last(runs, "validation_loss"), 3)
+            accuracy = with_spread(_last(runs, "test_accuracy"), 1)
             time = _mean(runs, "seconds") / base
             lines.append(
                 f"| {epochs} | {name} | {rates[name]:g}{edge} | {loss} | {accuracy} | {time:.2f} |"
@@ -66,18 +69,9 @@ def draw(curves: Curves, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _is_at_edge(tuning: dict[float, float], rate: float) -> bool:
-    return rate in (min(tuning), max(tuning))
-
-
 def _last(runs: list[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([np.ravel(run[key])[-1] for run in runs])
 
 
 def _mean(runs: list[dict[str, Any]], key: str) -> float:
     return float(_last(runs, key).mean())
-
-
-def _spread(runs: list[dict[str, Any]], key: str, digits: int) -> str:
-    values = _last(runs, key)
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=min(1, len(values) - 1)):.{digits}f}"

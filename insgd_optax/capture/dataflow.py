@@ -13,14 +13,12 @@ from insgd_optax.capture import compat
 from insgd_optax.capture.compat import ClosedJaxpr, JaxprEqn
 from insgd_optax.capture.layers import Layer, RowInput, find_layer
 from insgd_optax.capture.origin import (
-    SPREAD,
     Origin,
     join_alternatives,
     join_entrywise,
     join_mixed,
 )
-
-BIAS = "a bias or a gain, which keeps its plain gradient"
+from insgd_optax.capture.why_not import note_why_not
 
 # Every entry of the result comes from the operands' entries at the same place.
 ENTRYWISE = frozenset(
@@ -167,7 +165,9 @@ def _analyze_scan(equation: JaxprEqn, operands: list[Origin], outer: Program) ->
             break
         carry = joined
     for atom, first, ever in zip(equation.invars[constants:start], initial, carry, strict=True):
-        _note_why_not(program, "scan", ever.data, first, compat.shape_of(atom), repeated=False)
+        note_why_not(
+            program.why_not, "scan", ever.data, first, compat.shape_of(atom), repeated=False
+        )
     # A result that the loop stacks is no longer a leaf's entries in their order.
     results = [join_mixed([origin]) for origin in program.outputs[carries:]]
     program.outputs = [*carry, *results]
@@ -195,7 +195,7 @@ def _follow_simple(
         result = compat.shape_of(equation.outvars[0])
         for atom, operand in zip(equation.invars, operands, strict=True):
             shape = compat.shape_of(atom)
-            _note_why_not(program, name, data, operand, shape, repeated=shape != result)
+            note_why_not(program.why_not, name, data, operand, shape, repeated=shape != result)
     if equation.primitive.name in PASSING_ON:
         return operands
     return [_result(equation, operands)] * len(equation.outvars)
@@ -220,33 +220,3 @@ def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
         source = operands[0].then(("transpose", tuple(turned))) if turned else operands[0]
         return source.then(("reshape", shape))
     return join_mixed(operands)
-
-
-def _note_why_not(
-    program: Program,
-    name: str,
-    data: frozenset[int | str],
-    operand: Origin,
-    shape: tuple[int, ...],
-    repeated: bool,
-) -> None:
-    """A weight that meets data in anything but a layer: the reason, if it gets no layer at all."""
-    if not data:
-        return
-    arguments = " and ".join(str(argument) for argument in sorted(data, key=str))
-    reason = f"meets argument {arguments} of the loss in `{name}`, no layer"
-    for leaf, view in operand.leaves.items():
-        bias = _is_bias(name, shape, view is SPREAD or (view is not None and repeated))
-        program.why_not.setdefault(leaf, []).append(BIAS if bias else reason)
-
-
-def _is_bias(name: str, shape: tuple[int, ...], repeated: bool) -> bool:
-    """Whether every example meets the same entries of a leaf.
-
-    That is a bias, a gain, a learned token, the learned initial state of a loop. A mask that is
-    multiplied with a weight must not pass for one, so a product counts only if the leaf is
-    repeated. In a sum, an axis of size one is the examples' axis too, if there is but one.
-    """
-    if repeated:
-        return name in ("add", "sub", "mul", "div", "concatenate", "scan")
-    return 1 in shape and name in ("add", "sub", "concatenate", "scan")

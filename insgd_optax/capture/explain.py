@@ -100,9 +100,8 @@ class Explanation:
     @property
     def cost(self) -> float:
         """What the structure costs, as a share of the layers' own forward and backward work."""
-        return sum(row.cost * row.work for row in self.rows) / max(
-            1, sum(r.work for r in self.rows)
-        )
+        own = sum(row.work for row in self.rows)
+        return sum(row.cost * row.work for row in self.rows) / max(1, own)
 
     def within_budget(self, fraction: float, *candidates: Structure) -> PerLayer:
         """For every layer the first of the candidates that costs no more than a share of it.

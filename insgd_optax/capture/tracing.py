@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from insgd_optax.capture.dataflow import BIAS, Program, Use, analyze
+from insgd_optax.capture.dataflow import Program, Use, analyze
 from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.origin import Origin, Spread, View
+from insgd_optax.capture.why_not import BIAS
 from insgd_optax.layout import Layout
 from insgd_optax.paths import named_leaves
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from insgd_optax.groups.history import GroupHistory, advanced, empty, summed
-from insgd_optax.groups.weights import Exponent, exponent_of
+from insgd_optax.groups.weights import Exponent, bounded, frequency_factor
 from insgd_optax.paths import named_leaves
 from insgd_optax.structures import Number, check_between
 
@@ -80,11 +80,7 @@ def scale_by_class_frequency(
     ) -> tuple[Any, GroupHistory]:
         del params, extra_args
         history = advanced(state, summed(groups, len(state.count), gradient_norms), decay)
-        if isinstance(exponent, int | float) and exponent == 0:  # to the last bit
-            return updates, history
-        relative = history.frequency * len(history.count)
-        factor = relative ** -exponent_of(exponent, history)
-        factor = jnp.clip(factor, 1 / jnp.asarray(largest, jnp.float32), largest)
+        factor = bounded(frequency_factor(history, exponent), largest)
         scaled = []
         for path, leaf in named_leaves(updates):
             if path in head:

@@ -71,10 +71,9 @@ def example_weights(
     relative = history.gradient_power * safe_power(mean_power, -1)
     # Where nothing was measured, or nothing but zeros, there is no factor.
     measured = jnp.where((history.measured > 0) & (mean_power > 0), relative, 1)
-    by_group = _factor(history.frequency * len(history.count), frequency_exponent, history)
+    by_group = frequency_factor(history, frequency_exponent)
     by_group *= _factor(measured, gradient_exponent, history)
-    by_group = jnp.clip(by_group, 1 / jnp.asarray(largest, jnp.float32), largest)
-    return handed_out(by_group, history, groups, mask)
+    return handed_out(bounded(by_group, largest), history, groups, mask)
 
 
 def effective_number_weights(
@@ -120,7 +119,7 @@ def log_prior(opt_state: Any, exponent: Exponent = 1.0) -> Float[Array, " K"]:
       logit adjustment" (ICLR 2021), whose tau is the exponent.
     """
     history = group_history(opt_state)
-    power = exponent_of(exponent, history)
+    power = _exponent_of(exponent, history)
     return jax.lax.stop_gradient(power * jnp.log(history.frequency))
 
 
@@ -136,13 +135,23 @@ def handed_out(
     return jax.lax.stop_gradient(members.of_each(by_group * scale))
 
 
+def frequency_factor(history: GroupHistory, exponent: Exponent) -> Float[Array, " K"]:
+    """More for groups that came rarely: ``(K f) ** -exponent``; 1 to the last bit at 0."""
+    return _factor(history.frequency * len(history.count), exponent, history)
+
+
+def bounded(by_group: Float[Array, " K"], largest: Number) -> Float[Array, " K"]:
+    """Between ``1 / largest`` and this."""
+    return jnp.clip(by_group, 1 / jnp.asarray(largest, jnp.float32), largest)
+
+
 def _factor(base: Float[Array, " K"], exponent: Exponent, history: GroupHistory) -> Array:
-    if isinstance(exponent, int | float) and exponent == 0:  # 1 to the last bit
+    if isinstance(exponent, int | float) and exponent == 0:
         return jnp.ones_like(base)
-    return base ** -exponent_of(exponent, history)
+    return base ** -_exponent_of(exponent, history)
 
 
-def exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
+def _exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
     """An exponent at the history's update."""
     value = exponent(history.updates) if callable(exponent) else exponent
     return jnp.asarray(value, jnp.float32)

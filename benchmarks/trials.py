@@ -1,0 +1,29 @@
+"""Learning rates that are tried, and how numbers over seeds are shown."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float
+
+TRIALS = 4
+
+
+def rates_around(center: float) -> list[float]:
+    """As many learning rates for everyone, each twice the one before; the last but one is given."""
+    return [center * 2.0 ** (n - TRIALS // 2) for n in range(TRIALS)]
+
+
+def at_an_edge(rate: float, tried: Iterable[float]) -> bool:
+    """Whether a better learning rate may lie beyond those that were tried."""
+    tried = list(tried)
+    return rate in (min(tried), max(tried))
+
+
+def deviation(values: Float[np.ndarray, "seeds"]) -> float:
+    """The standard deviation over seeds; 0 for a single one."""
+    return float(values.std(ddof=min(1, len(values) - 1)))
+
+
+def with_spread(values: Float[np.ndarray, "seeds"], digits: int) -> str:
+    """The mean and the standard deviation over seeds."""
+    return f"{values.mean():.{digits}f} ± {deviation(values):.{digits}f}"
