@@ -1,6 +1,7 @@
 """Input Normalized SGD for JAX: optimizers that look at a layer's input."""
 
 from insgd_optax.capture.explain import Explanation, LeafReport, explain
+from insgd_optax.capture.gradient_norms import example_gradient_norms
 from insgd_optax.capture.gradients import value_and_grad
 from insgd_optax.capture.per_example import PerExample
 from insgd_optax.groups import (
@@ -60,6 +61,7 @@ __all__ = [
     "Structure",
     "balanced_softmax_cross_entropy",
     "effective_number_weights",
+    "example_gradient_norms",
     "example_weights",
     "explain",
     "group_history",

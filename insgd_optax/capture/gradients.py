@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
-from insgd_optax.capture.per_example import PerExample
+from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Diagonal, Structure, check_structure
@@ -73,13 +73,14 @@ def value_and_grad(
     """
     check_structure(structure)
     rows = _checked_rows(per_example)
+    rewire = functools.partial(with_scaled_rows, rows=rows) if rows else None
 
     def instrumented(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
         check_captured(traced.leaves, strict)
         if rows:
             check_rows_are_reached(traced)
-        interpreter = Interpreter(structure, traced.targets, rows)
+        interpreter = Interpreter(structure, traced.targets, rewire)
         results, found = interpreter.run(traced.program, traced.arrays)
         value, aux = traced.rebuild(results) if has_aux else (traced.rebuild(results), None)
         return value, (aux, _by_path(traced.leaves, found, structure, rows))

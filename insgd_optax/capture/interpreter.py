@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from insgd_optax.capture import compat
 from insgd_optax.capture.compat import JaxprEqn
 from insgd_optax.capture.dataflow import Program, Use
-from insgd_optax.capture.per_example import PerExample, with_scaled_rows
+from insgd_optax.capture.weight_rule import Operation
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.structures import Structure
@@ -43,13 +43,13 @@ class Interpreter:
 
     Attributes:
       structure: what is kept of every layer's input.
-      targets: a target for every leaf (by number).
-      per_example: what the rows of a weight's gradient are divided by, if by anything.
+      targets: a target for every leaf (by number) whose inputs are to be looked at.
+      rewire: what to run in place of a layer's operation, if anything.
     """
 
     structure: Structure
     targets: Mapping[int, Target]
-    per_example: PerExample | None = None
+    rewire: Callable[[Operation, Use], Operation] | None = None
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
         """The program's results, and the sums for every leaf that a layer in it uses."""
@@ -69,8 +69,8 @@ class Interpreter:
             else:
                 use = program.uses.get(place)
                 evaluate = functools.partial(compat.evaluate, jaxpr, equation)
-                if use and self.per_example:
-                    evaluate = with_scaled_rows(evaluate, use.layer, self.per_example)
+                if use and self.rewire:
+                    evaluate = self.rewire(evaluate, use)
                 results = evaluate(operands)
                 sums = self.observe(use, operands) if use else None
             values.update(zip(equation.outvars, results, strict=True))
@@ -81,7 +81,8 @@ class Interpreter:
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
         seen = use.look(operands)
-        layouts = {leaf: self.targets[leaf].layout for leaf in use.weight.leaves}
+        wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
+        layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
         sums = {structure: structure.observe(seen) for structure in set(kept.values())}
         return {

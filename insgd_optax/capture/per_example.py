@@ -1,15 +1,14 @@
 """Per-example normalization: every row of a weight's gradient divided by that row's own norm."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.layers import Layer
+from insgd_optax.capture.dataflow import Use
+from insgd_optax.capture.layers import RowInput
+from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule
 from insgd_optax.structures import check_is_static, check_order
 
 
@@ -57,39 +56,17 @@ class PerExample:
         return jnp.where(present, 1 / (self.eps + norm), 0)
 
 
-def with_scaled_rows(
-    operation: Callable[[Sequence[Any]], list[Any]], layer: Layer, rows: PerExample
-) -> Callable[[Sequence[Any]], list[Any]]:
+def with_scaled_rows(operation: Operation, use: Use, rows: PerExample) -> Operation:
     """A layer's operation, with another gradient for its weight and for nothing else.
 
     The weight's gradient is linear in the cotangent and every row of the cotangent belongs to
     one row of the input, so the rows are scaled before they are summed.
     """
 
-    def apply(weight: Any, others: list[Any]) -> Any:
-        (result,) = operation([*others[: layer.weight], weight, *others[layer.weight :]])
-        return result
+    def rule(seen: RowInput, cotangent: Array, pull: Pull) -> tuple[Array, None]:
+        return pull(_scaled(cotangent, rows.scale(seen.row_sums(rows.order)))), None
 
-    run = jax.custom_vjp(apply)
-
-    def forward(weight: Any, others: list[Any]) -> tuple[Any, Any]:
-        return apply(weight, others), (weight, others)
-
-    def backward(residuals: Any, cotangent: Any) -> tuple[Any, Any]:
-        weight, others = residuals
-        _, pull_others = jax.vjp(lambda others: apply(weight, others), others)
-        _, pull_weight = jax.vjp(lambda weight: apply(weight, others), weight)
-        operands = [*others[: layer.weight], weight, *others[layer.weight :]]
-        row_sums = layer.look(*(operands[place] for place in layer.input)).row_sums(rows.order)
-        return *pull_weight(_scaled(cotangent, rows.scale(row_sums))), *pull_others(cotangent)
-
-    run.defvjp(forward, backward)
-
-    def with_scaled(operands: Sequence[Any]) -> list[Any]:
-        others = [*operands]
-        return [run(others.pop(layer.weight), others)]
-
-    return with_scaled
+    return with_weight_rule(operation, use, rule)
 
 
 def _scaled(cotangent: Array, scale: Float[Array, "..."]) -> Array:

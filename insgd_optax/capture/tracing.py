@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -56,12 +56,14 @@ class Traced:
     Attributes:
       program: what to run on `arrays`.
       arrays: the array leaves of the arguments.
+      numbers: the place of each of them among all leaves of the arguments.
       rebuild: from the program's results to what the loss returned.
       leaves: the leaves of the differentiated arguments, in flattening order.
     """
 
     program: Program
     arrays: list[Any]
+    numbers: list[int]
     rebuild: Callable[[Sequence[Any]], Any]
     leaves: list[Leaf]
 
@@ -82,12 +84,9 @@ def trace(
     Raises:
       ValueError: if a position is out of range, or an argument is parameters and batch at once.
     """
-    parameters = _positions("argnums", argnums, len(args))
-    batch = None if batch_argnums is None else _positions("batch_argnums", batch_argnums, len(args))
-    if batch is not None and (both := set(parameters) & set(batch)):
-        raise ValueError(f"Arguments {sorted(both)} are in argnums and in batch_argnums.")
+    origins = argument_origins(args, kwargs, argnums, batch_argnums)
     flat, treedef = jax.tree.flatten((args, dict(kwargs)))
-    places = [place for place, leaf in enumerate(flat) if _is_array(leaf)]
+    places = [place for place, leaf in enumerate(flat) if is_array(leaf)]
     arrays = [flat[place] for place in places]
     result_structures = []
 
@@ -101,54 +100,67 @@ def trace(
         return results
 
     closed = jax.make_jaxpr(on_arrays)(*arrays)
-    origins = list(_argument_origins(args, kwargs, parameters, batch))
     program = analyze(closed, [origins[place] for place in places])
     sizes = [len(jax.tree.leaves(argument)) for argument in args]
+    parameters = positions("argnums", argnums, len(args))
     numbers = [sum(sizes[:n]) + offset for n in parameters for offset in range(sizes[n])]
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
     leaves = _leaves(named_leaves(chosen), numbers, program)
-    return Traced(program, arrays, result_structures[-1].unflatten, leaves)
+    return Traced(program, arrays, places, result_structures[-1].unflatten, leaves)
 
 
-def _positions(name: str, positions: int | Sequence[int], arguments: int) -> tuple[int, ...]:
-    """Positions of arguments, counted from the front."""
-    positions = (positions,) if isinstance(positions, int) else tuple(positions)
-    for position in positions:
+def positions(name: str, given: int | Sequence[int], arguments: int) -> tuple[int, ...]:
+    """Positions of arguments, counted from the front.
+
+    Raises:
+      ValueError: if one is out of range.
+    """
+    given = (given,) if isinstance(given, int) else tuple(given)
+    for position in given:
         if not -arguments <= position < arguments:
             raise ValueError(
-                f"{name}={positions} names argument {position}, but the loss was called with "
+                f"{name}={given} names argument {position}, but the loss was called with "
                 f"{arguments} positional arguments. Pass what it names by position."
             )
-    return tuple(position % arguments for position in positions)
+    return tuple(position % arguments for position in given)
 
 
-def _is_array(leaf: Any) -> bool:
+def is_array(leaf: Any) -> bool:
     """Arrays are traced; flags, sizes and functions stay as they are, as under `jax.grad`."""
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
-def _argument_origins(
+def argument_origins(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    parameters: tuple[int, ...],
-    batch: tuple[int, ...] | None,
-) -> Iterator[Origin]:
-    """The origin of every leaf of the arguments, in flattening order."""
-    place = 0
+    argnums: int | Sequence[int],
+    batch_argnums: int | Sequence[int] | None,
+) -> list[Origin]:
+    """The origin of every leaf of the arguments, in flattening order.
+
+    Raises:
+      ValueError: if a position is out of range, or an argument is parameters and batch at once.
+    """
+    parameters = positions("argnums", argnums, len(args))
+    batch = None if batch_argnums is None else positions("batch_argnums", batch_argnums, len(args))
+    if batch is not None and (both := set(parameters) & set(batch)):
+        raise ValueError(f"Arguments {sorted(both)} are in argnums and in batch_argnums.")
+    origins: list[Origin] = []
     for argument, tree in [*enumerate(args), *sorted(kwargs.items())]:
         for leaf in jax.tree.leaves(tree):
             if argument in parameters:
-                yield Origin({place: View((), jnp.shape(leaf))})
+                origins.append(Origin({len(origins): View((), jnp.shape(leaf))}))
             elif batch is None:
-                yield Origin() if _is_key(leaf) else Origin(data=frozenset({argument}))
+                data = frozenset() if _is_key(leaf) else frozenset({argument})
+                origins.append(Origin(data=data))
             else:
-                yield Origin(data=frozenset({argument} & set(batch)))
-            place += 1
+                origins.append(Origin(data=frozenset({argument} & set(batch))))
+    return origins
 
 
 def _is_key(leaf: Any) -> bool:
     """A PRNG key, typed or raw."""
-    if not _is_array(leaf):
+    if not is_array(leaf):
         return False
     raw = leaf.dtype == jnp.uint32 and leaf.shape == (2,)
     return raw or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

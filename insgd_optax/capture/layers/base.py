@@ -14,10 +14,16 @@ from insgd_optax.structures import LayerInput
 
 @runtime_checkable
 class RowInput(LayerInput, Protocol):
-    """The input of a layer: what a structure may ask, and one number for every row."""
+    """The input of a layer: what a structure may ask, and what rows and pairs of them say."""
 
     def row_sums(self, order: int) -> Float[Array, "..."]:
         """Sums of ``|x_i|**order`` over each row's inputs, to broadcast against the output."""
+        ...
+
+    def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"] | None:
+        """Of every two rows x and y of one matrix, with the output's cotangents g and h, the
+        number ``(x · y) (g · h)``; None where the weight's gradient itself is quicker.
+        """
         ...
 
 
@@ -70,6 +76,11 @@ def real(array: Array) -> Float[Array, "..."]:
             "insgd_optax.Scalar() or insgd_optax.Diagonal()."
         )
     return wide(array)
+
+
+def products(rows: Float[Array, "groups rows n"]) -> Float[Array, "groups rows rows"]:
+    """The scalar products of every two rows."""
+    return jnp.einsum("gri,gsi->grs", rows, rows, precision=jax.lax.Precision.HIGHEST)
 
 
 def wide_dtype(dtype: Any) -> Any:

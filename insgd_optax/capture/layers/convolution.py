@@ -109,6 +109,9 @@ class ConvolutionInput:
             return per_group
         return jnp.repeat(per_group, outputs, axis=self._numbers.out_spec[1])
 
+    def products_of_rows(self, cotangent: Array) -> None:
+        """None: a position's patch is seldom smaller than its share of the kernel."""
+
     def signals(self) -> Signals:
         examples, channel, *space = self._numbers.lhs_spec
         values = jnp.transpose(wide(self.x), (channel, examples, *space))

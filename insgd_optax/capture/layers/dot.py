@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.capture.compat import JaxprEqn, everywhere, shape_of, taken
-from insgd_optax.capture.layers.base import Layer, magnitudes, real, wide
+from insgd_optax.capture.layers.base import Layer, magnitudes, products, real, wide
 from insgd_optax.capture.layers.sampling import drawn_rows
 from insgd_optax.layout import Step
 from insgd_optax.structures import Signals, Sums
@@ -105,6 +105,16 @@ class DotInput:
         axes = (*self.row_axes, *self.group_axes, *self.input_axes)
         drawn = taken(jnp.transpose(real(self.x), axes), at)
         return jnp.swapaxes(drawn.reshape(len(places), self.groups, self.inputs), 0, 1)
+
+    def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"]:
+        order = (*self.output_groups, *self.row_axes, *self.input_axes)
+        groups, rows = len(self.output_groups), len(self.row_axes)
+        first = groups + self.outputs_before
+        before, last = range(groups, first), first + rows
+        back = (*range(groups), *range(first, last), *before, *range(last, cotangent.ndim))
+        inputs = jnp.transpose(real(self.x), order).reshape(self.groups, -1, self.inputs)
+        cotangents = jnp.transpose(real(cotangent), back).reshape(*inputs.shape[:2], -1)
+        return products(inputs) * products(cotangents)
 
     def signals(self) -> Signals:
         values = jnp.transpose(wide(self.x), (*self.group_axes, *self.row_axes, *self.input_axes))

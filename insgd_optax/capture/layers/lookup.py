@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.capture.compat import JaxprEqn, dtype_of, shape_of
-from insgd_optax.capture.layers.base import Layer, applied_to_ones, wide_dtype
+from insgd_optax.capture.layers.base import Layer, applied_to_ones, products, real, wide_dtype
 from insgd_optax.layout import Step
 from insgd_optax.structures import Signals, Sums
 
@@ -83,6 +83,20 @@ class LookupInput:
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         raise TypeError("the second moment of one-hot rows is diagonal: give lookups Diagonal()")
+
+    def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"] | None:
+        numbers = self.params.get("dimension_numbers")
+        if numbers is None or len(self.table) > 2:
+            return None
+        # The table's own axes are in the result in their order, without the one looked up.
+        place = self.order[-1] if len(numbers.offset_dims) == 2 else 0
+        axis = numbers.offset_dims[place]
+        rows = jnp.moveaxis(real(cotangent), axis, -1).reshape(1, -1, cotangent.shape[axis])
+        shape = self._one_output(self.table)
+        # Which row of the table each reads: its number, looked up, which is negative for none.
+        read = self._lookup(jnp.arange(self.inputs, dtype=jnp.int32).reshape(shape)).ravel()
+        same = (read[:, None] == read[None]) & (read >= 0)[None]
+        return jnp.where(same, products(rows), 0)
 
     def signals(self) -> Signals:
         """One of the one-hot rows, which are alike, for all of them."""

@@ -1,0 +1,74 @@
+"""Every optimizer tuned alike on a validation text, then trained with fresh seeds and tested."""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from benchmarks.rare_tokens.contenders import contenders
+from benchmarks.rare_tokens.process import DECILES, deciles, least_losses, text
+from benchmarks.rare_tokens.training import evaluated, program, trained
+
+SEARCH_SEED, VALIDATION_TEXT, TEST_TEXT = 100, 200, 300
+STREAMS, LENGTH = 100, 400
+
+
+class Row(NamedTuple):
+    """An optimizer.
+
+    Attributes:
+      tuning: the validation loss by learning rate; infinite where training diverged.
+      rate: the best of these.
+      loss: the test loss.
+      by_decile: the test loss of the tokens in each tenth of the text, the frequent ones first.
+    """
+
+    name: str
+    state_size: int
+    tuning: dict[float, float]
+    rate: float
+    loss: Float[np.ndarray, "seeds"]
+    by_decile: Float[np.ndarray, "seeds deciles"]
+
+    def as_json(self) -> dict[str, Any]:
+        arrays = {"loss": self.loss.tolist(), "by_decile": self.by_decile.tolist()}
+        tuning = {rate: loss if np.isfinite(loss) else None for rate, loss in self.tuning.items()}
+        return {**self._asdict(), **arrays, "tuning": tuning}
+
+
+class Found(NamedTuple):
+    """The rows, and the loss of the process's own probabilities, overall and by decile."""
+
+    rows: list[Row]
+    least: Float[np.ndarray, "1 + deciles"]
+
+
+def compared(seeds: int) -> Found:
+    """The test text is the same for all, and looked at once a run, at its end."""
+    validation, test = (text(seed, STREAMS, LENGTH) for seed in (VALIDATION_TEXT, TEST_TEXT))
+    rows = [_row(name, seeds, validation, test) for name in contenders()]
+    return Found(rows, _summary(least_losses(test), test))
+
+
+def _row(name: str, seeds: int, validation: np.ndarray, test: np.ndarray) -> Row:
+    start, contender = time.perf_counter(), contenders()[name]
+    compiled, tuning = program(contender), {}
+    for rate in contender.rates():
+        loss = float(evaluated(trained(compiled, rate, SEARCH_SEED), validation).mean())
+        tuning[rate] = loss if np.isfinite(loss) else np.inf
+    rate = min(tuning, key=tuning.__getitem__)
+    runs = [evaluated(trained(compiled, rate, seed), test) for seed in range(seeds)]
+    found = np.stack([_summary(losses, test) for losses in runs])
+    seconds = time.perf_counter() - start
+    print(f"{name} at {rate:g}: test {found[:, 0].mean():.3f} ({seconds:.0f} s)", flush=True)
+    return Row(name, compiled.state_size, tuning, rate, found[:, 0], found[:, 1:])
+
+
+def _summary(
+    losses: Float[np.ndarray, "rows"], windows: Int[np.ndarray, "rows window"]
+) -> Float[np.ndarray, "1 + deciles"]:
+    """The mean loss, and that of the tokens in each tenth of the text."""
+    tenths = deciles()[windows[:, -1]]
+    parts = [losses[tenths == tenth].mean() for tenth in range(DECILES)]
+    return np.array([losses.mean(), *parts], float)

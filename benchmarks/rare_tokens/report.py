@@ -1,0 +1,82 @@
+"""The table of the benchmark, as markdown, and its figure."""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # writes files, needs no screen
+import matplotlib.pyplot as plt
+from jaxtyping import Float
+from matplotlib.axes import Axes
+
+from benchmarks.rare_tokens.comparison import Found, Row
+from benchmarks.rare_tokens.contenders import EXPONENTS, TRIALS
+from benchmarks.rare_tokens.process import CONTEXT, DECILES, TOKENS, deciles
+from benchmarks.rare_tokens.training import BATCH, STEPS
+from benchmarks.trials import at_an_edge, deviation, with_spread
+
+FREQUENT = DECILES // 2
+# Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
+STYLES = (("#E69F00", "s"), ("#0072B2", "o"), ("#009E73", "^"))
+PEER = ("#CC79A7", "D")
+
+
+def table(found: Found) -> str:
+    """One row an optimizer, as it is, and one for the process itself."""
+    header = ["optimizer", "learning rate", "test loss", "frequent", "rarest", "numbers of state"]
+    lines = [header, ["---"] * len(header), *map(_cells, found.rows)]
+    least = [found.least[0], found.least[1 : 1 + FREQUENT].mean(), found.least[-1]]
+    lines.append(["the true probabilities", "", *(f"{loss:.3f}" for loss in least), "0"])
+    return f"{_caption()}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _caption() -> str:
+    tenths = deciles()
+    return (
+        f"Test loss in nats, {TOKENS:,} tokens, a context of {CONTEXT}; {STEPS:,} steps, batches "
+        f"of {BATCH}, {TRIALS} learning rates each. *Rarest*: the {(tenths == DECILES - 1).sum()} "
+        f"tokens of the last tenth of the text; *frequent*: the {(tenths < FREQUENT).sum()} of "
+        f"its first {FREQUENT} tenths, whose mean it is. Means ± standard deviations over seeds."
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    edge = " (edge of its grid)" if at_an_edge(row.rate, row.tuning) else ""
+    values = row.loss, row.by_decile[:, :FREQUENT].mean(axis=1), row.by_decile[:, -1]
+    shown = [with_spread(value, 3) for value in values]
+    return [row.name, f"{row.rate:g}{edge}", *shown, f"{row.state_size:,}"]
+
+
+def write_figure(path: pathlib.Path, found: Found) -> None:
+    """A panel for each optimizer that takes the factor: what a tenth loses above what it must."""
+    members = 1 + len(EXPONENTS)
+    peer = next(row for row in found.rows if row.name == "Adam")
+    ours = [row for row in found.rows if row is not peer]
+    families = [ours[first : first + members] for first in range(0, len(ours), members)]
+    figure, axes = plt.subplots(
+        1, len(families), figsize=(4.2 * len(families), 3.8), dpi=110, sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axis, family in zip(axes[0], families, strict=True):
+        _draw(axis, peer, found.least[1:], *PEER)
+        for row, style in zip(family, STYLES, strict=True):
+            _draw(axis, row, found.least[1:], *style)
+        axis.set(xticks=range(1, DECILES + 1), xlabel="tenth of the text, rarest tokens last")
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes[0][0].set_ylabel("test loss above the true probabilities'")
+    # Without the version of matplotlib the same picture is the same file.
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _draw(
+    axis: Axes, row: Row, least: Float[np.ndarray, "deciles"], color: str, marker: str
+) -> None:
+    above = (row.by_decile - least).T
+    axis.errorbar(
+        range(1, DECILES + 1), above.mean(axis=1), [deviation(each) for each in above],
+        fmt=f"{marker}-", ms=4, lw=1.2, color=color, label=row.name,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Which parameters have one layer and no other use: their whole gradient is that layer's."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from insgd_optax.capture import compat
+from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax.capture.dataflow import RESHAPING, Program
+from insgd_optax.capture.tracing import Traced
+
+# Entries move, or change their precision: what flows back to them keeps its norm.
+MOVING = RESHAPING | {"convert_element_type", "copy", "copy_p", "rev", "sharding_constraint"}
+MOVING |= {"transpose"}
+# Counted for a use that is no layer's, or more than one.
+SEVERAL = 2
+
+
+def leaves_of_one_layer(traced: Traced) -> set[int]:
+    """The numbers of the leaves that reach one layer, moved or cast on the way, and nothing else.
+
+    A leaf that a loop takes apart, an iteration at a time, has one layer in this sense.
+    """
+    parameters = {leaf.number for leaf in traced.leaves}
+    inputs = zip(traced.program.closed.jaxpr.invars, traced.numbers, strict=True)
+    followed = {variable: number for variable, number in inputs if number in parameters}
+    uses: Counter[int] = Counter()
+    _count(traced.program, followed, uses)
+    return {leaf for leaf, number in uses.items() if number == 1}
+
+
+def _count(program: Program, inputs: Mapping[Any, int], uses: Counter[int]) -> None:
+    """Counts the uses of leaves in a program, from the variables that are leaves at its start."""
+    leaf_of = dict(inputs)
+    for number, equation in enumerate(program.closed.jaxpr.eqns):
+        meant = {
+            place: leaf_of[atom]
+            for place, atom in enumerate(equation.invars)
+            if not compat.is_literal(atom) and atom in leaf_of
+        }
+        if not meant:
+            continue
+        use, inner = program.uses.get(number), program.inner.get(number, [])
+        into = _inner_places(equation) if len(inner) == 1 else range(0)
+        entering = {inner[0].closed.jaxpr.invars[n]: meant[n] for n in into if n in meant}
+        if entering:
+            _count(inner[0], entering, uses)
+        for place, leaf in meant.items():
+            if _moves(equation):
+                leaf_of[equation.outvars[0]] = leaf
+            elif place not in into:
+                uses[leaf] += 1 if use and place == use.layer.weight else SEVERAL
+    for atom in program.closed.jaxpr.outvars:
+        if not compat.is_literal(atom) and atom in leaf_of:
+            uses[leaf_of[atom]] += SEVERAL
+
+
+def _inner_places(equation: JaxprEqn) -> range:
+    """The operands that an inner program has once, or an iteration's part of."""
+    name, operands = equation.primitive.name, len(equation.invars)
+    if name == "scan":
+        return range(equation.params["num_consts"] + equation.params["num_carry"], operands)
+    return range(operands if compat.is_call(equation) and name not in compat.CUSTOM_RULE else 0)
+
+
+def _moves(equation: JaxprEqn) -> bool:
+    """Whether every entry is in the result, and once."""
+    before, after = equation.invars[0], equation.outvars[0]
+    return (
+        equation.primitive.name in MOVING
+        and math.prod(compat.shape_of(before)) == math.prod(compat.shape_of(after))
+        and all(jnp.issubdtype(compat.dtype_of(atom), jnp.floating) for atom in (before, after))
+    )

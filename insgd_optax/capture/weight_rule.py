@@ -1,0 +1,54 @@
+"""A layer's operation with a rule of its own for its weight's gradient, and for nothing else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from insgd_optax.capture.dataflow import Use
+from insgd_optax.capture.layers import RowInput
+
+# From the operands of an equation to its results.
+Operation = Callable[[Sequence[Any]], list[Any]]
+# From the cotangent of a layer's result to that of its weight.
+Pull = Callable[[Array], Array]
+# From what the layer sees, the cotangent of its result and a `Pull` to the cotangents of its
+# weight and of a probe; None for none.
+Rule = Callable[[RowInput, Array, Pull], tuple[Any, Any]]
+
+
+def with_weight_rule(operation: Operation, use: Use, rule: Rule, probe: Any = None) -> Operation:
+    """The operation of a layer, where the rule says what flows back to its weight and to a probe.
+
+    The probe is an input that the result does not depend on.
+    """
+    layer = use.layer
+
+    def apply(weight: Any, others: list[Any]) -> Any:
+        (result,) = operation([*others[: layer.weight], weight, *others[layer.weight :]])
+        return result
+
+    @jax.custom_vjp
+    def run(weight: Any, others: list[Any], probe: Any) -> Any:
+        del probe
+        return apply(weight, others)
+
+    def forward(weight: Any, others: list[Any], probe: Any) -> tuple[Any, Any]:
+        return run(weight, others, probe), (weight, others)
+
+    def backward(residuals: Any, cotangent: Any) -> tuple[Any, Any, Any]:
+        weight, others = residuals
+        _, pull_others = jax.vjp(lambda others: apply(weight, others), others)
+        _, pull_weight = jax.vjp(lambda weight: apply(weight, others), weight)
+        seen = use.look([*others[: layer.weight], weight, *others[layer.weight :]])
+        to_weight, to_probe = rule(seen, cotangent, lambda cotangent: pull_weight(cotangent)[0])
+        return to_weight, *pull_others(cotangent), to_probe
+
+    run.defvjp(forward, backward)
+
+    def with_rule(operands: Sequence[Any]) -> list[Any]:
+        others = [*operands]
+        return [run(others.pop(layer.weight), others, probe)]
+
+    return with_rule
