@@ -1,6 +1,6 @@
 """Learning rates that are tried, and how numbers over seeds are shown."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +11,16 @@ TRIALS = 4
 def rates_around(center: float) -> list[float]:
     """As many learning rates for everyone, each twice the one before; the last but one is given."""
     return [center * 2.0 ** (n - TRIALS // 2) for n in range(TRIALS)]
+
+
+def searched(center: float, score: Callable[[float], float]) -> dict[float, float]:
+    """Scores of learning rates: four, each four times the one before, then both beside the best.
+
+    As many for everyone, over a range of 256; the center lies between the middle two.
+    """
+    found = {rate: score(rate) for rate in (center * 4.0**n for n in (-1.5, -0.5, 0.5, 1.5))}
+    best = max(found, key=found.__getitem__)
+    return found | {rate: score(rate) for rate in (best / 2, best * 2)}
 
 
 def at_an_edge(rate: float, tried: Iterable[float]) -> bool:

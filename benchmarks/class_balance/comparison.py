@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.class_balance.contenders import Balance, contenders, losses_of
-from benchmarks.class_balance.data import Task
+from benchmarks.class_balance.data import Cut, Task
 from benchmarks.class_balance.training import Program, program, recalls, trained
+from benchmarks.trials import searched
 
 SEARCH_SEED = 100
 
@@ -17,15 +18,15 @@ class Row(NamedTuple):
     """An optimizer with a loss.
 
     Attributes:
-      tuning: balanced validation accuracy by learning rate, on a seed of its own.
-      rate: the best of these.
+      tuning: balanced validation accuracy by learning rate, on a seed of its own, for each cut.
+      rates: the best of these.
       validation, test: recalls in percent.
     """
 
     optimizer: str
     loss: str
-    tuning: dict[float, float]
-    rate: float
+    tuning: list[dict[float, float]]
+    rates: list[float]
     validation: Float[np.ndarray, "seeds classes"]
     test: Float[np.ndarray, "seeds classes"]
 
@@ -38,36 +39,41 @@ class Row(NamedTuple):
         return {**self._asdict(), **arrays}
 
 
-def compared(task: Task, seeds: int) -> list[Row]:
-    """The test images are looked at once a run, at its end, and not in tuning."""
-    rows = []
-    for optimizer, contender in contenders().items():
-        compiled = program(task, contender)
-        for loss, balance in losses_of(optimizer).items():
-            start = time.perf_counter()
-            tuning = _tuned(compiled, task, contender.rates(), balance)
-            rate = max(tuning, key=tuning.__getitem__)
-            runs = [trained(compiled, task, rate, balance, seed) for seed in range(seeds)]
-            held, test = (
-                np.stack([recalls(compiled, run, split) for run in runs])
-                for split in (task.validation, task.test)
-            )
-            rows.append(Row(optimizer, loss, tuning, rate, held, test))
-            seconds = time.perf_counter() - start
-            print(
-                f"{task.name}: {rows[-1].name} at {rate:g}: validation {held.mean():.1f}, "
-                f"test {test.mean():.1f} ({len(tuning) + seeds} runs in {seconds:.0f} s)",
-                flush=True,
-            )
+def compared(task: Task, optimizer: str, seeds: int) -> list[Row]:
+    """An optimizer with each of its losses.
+
+    The test images are looked at once a run, at its end, and not in tuning, which every cut of the
+    data has for itself: what one cut tests on, others train on.
+    """
+    contender, rows = contenders()[optimizer], []
+    compiled, cuts = program(task, contender), task.cuts[:seeds]
+    for loss, balance in losses_of(optimizer).items():
+        start = time.perf_counter()
+        tuning = [_tuned(compiled, task, cut, contender.center, balance) for cut in cuts]
+        rates = [max(tried, key=tried.__getitem__) for tried in tuning]
+        held, test = [], []
+        for seed in range(seeds):
+            cut, rate = cuts[seed % len(cuts)], rates[seed % len(cuts)]
+            run = trained(compiled, task, cut.train, rate, balance, seed)
+            held.append(recalls(compiled, run, cut.validation))
+            test.append(recalls(compiled, run, cut.test))
+        rows.append(Row(optimizer, loss, tuning, rates, np.stack(held), np.stack(test)))
+        seconds = time.perf_counter() - start
+        print(
+            f"{task.name}: {rows[-1].name} at {rates}: validation {np.mean(held):.1f}, "
+            f"test {np.mean(test):.1f} ({seconds:.0f} s)",
+            flush=True,
+        )
     return rows
 
 
 def _tuned(
-    compiled: Program, task: Task, rates: list[float], balance: Balance
+    compiled: Program, task: Task, cut: Cut, center: float, balance: Balance
 ) -> dict[float, float]:
     """The mean of the recalls: the validation split may be imbalanced itself."""
-    found = {}
-    for rate in rates:
-        run = trained(compiled, task, rate, balance, SEARCH_SEED)
-        found[rate] = float(recalls(compiled, run, task.validation).mean())
-    return found
+
+    def score(rate: float) -> float:
+        run = trained(compiled, task, cut.train, rate, balance, SEARCH_SEED)
+        return float(recalls(compiled, run, cut.validation).mean())
+
+    return searched(center, score)

@@ -9,12 +9,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.long_tail.data import Split, load
 
 CIFAR_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
-XRAY_SIZE = 32
+XRAY_SIZE, FOLDS = 32, 5
+
+
+class Cut(NamedTuple):
+    """A data set's images, cut into three."""
+
+    train: Split
+    validation: Split
+    test: Split
 
 
 class Task(NamedTuple):
@@ -23,6 +31,7 @@ class Task(NamedTuple):
     Attributes:
       about: what a table says of the images.
       classes: names, in the order of the labels.
+      cuts: what the seeds train on, in turn.
       augment: whether images may be shifted and flipped. X-rays may not: hearts are on the left.
       epochs, batch: for the small network of this benchmark on a CPU.
     """
@@ -30,22 +39,20 @@ class Task(NamedTuple):
     name: str
     about: str
     classes: Sequence[str]
-    train: Split
-    validation: Split
-    test: Split
+    cuts: Sequence[Cut]
     augment: bool
     epochs: int
     batch: int
 
     @property
     def counts(self) -> Int[np.ndarray, "classes"]:
-        """Training images of every class."""
-        return np.bincount(self.train.labels, minlength=len(self.classes))
+        """Training images of every class, in the first cut."""
+        return np.bincount(self.cuts[0].train.labels, minlength=len(self.classes))
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches only."""
-        return len(self.train.labels) // self.batch
+        return len(self.cuts[0].train.labels) // self.batch
 
 
 def tasks(folder: pathlib.Path, only: str) -> Iterator[Task]:
@@ -62,8 +69,8 @@ def tasks(folder: pathlib.Path, only: str) -> Iterator[Task]:
 
 def _cifar(name: str, path: pathlib.Path) -> Task:
     about = "16 × 16 pixels, imbalance 100; read from JPEG copies where the archive holds those"
-    splits = load(path, imbalance=100.0, size=16)
-    return Task(name, about, CIFAR_CLASSES, *splits, augment=True, epochs=8, batch=128)
+    cuts = [Cut(*load(path, imbalance=100.0, size=16))]
+    return Task(name, about, CIFAR_CLASSES, cuts, augment=True, epochs=8, batch=128)
 
 
 def _pneumonia(name: str, path: pathlib.Path) -> Task:
@@ -74,11 +81,14 @@ def _pneumonia(name: str, path: pathlib.Path) -> Task:
             for part in ("train", "val", "test")
         ]
     about, classes = "28 × 28 pixels, MedMNIST's own splits", ["normal", "pneumonia"]
-    return Task(name, about, classes, *splits, augment=False, epochs=6, batch=64)
+    return Task(name, about, classes, [Cut(*splits)], augment=False, epochs=6, batch=64)
 
 
 def _covid(name: str, path: pathlib.Path) -> Task:
-    """``CLASS/*``, cut at random into three, the same cut in every run."""
+    """``CLASS/*`` in five stratified folds, each of which is tested on once.
+
+    A fifth alone holds 25 images of the rare class.
+    """
     with zipfile.ZipFile(path) as archive:
         files = sorted(file for file in archive.namelist() if file.count("/") == 1)
         files = [file for file in files if not file.endswith("/")]
@@ -86,13 +96,15 @@ def _covid(name: str, path: pathlib.Path) -> Task:
     names = [file.split("/")[0] for file in files]
     classes = sorted(set(names))
     labels = np.array([classes.index(name) for name in names])
-    train, rest = train_test_split(
-        np.arange(len(labels)), test_size=0.4, random_state=0, stratify=labels
-    )
-    held, test = train_test_split(rest, test_size=0.5, random_state=0, stratify=labels[rest])
-    splits = [_grey(images[rows], labels[rows]) for rows in (train, held, test)]
-    about = f"{XRAY_SIZE} × {XRAY_SIZE} pixels; three fifths to train, a fifth each for the rest"
-    return Task(name, about, classes, *splits, augment=False, epochs=25, batch=32)
+    folding = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    folds = [rows for _, rows in folding.split(labels, labels)]
+    cuts = []
+    for number in range(FOLDS):
+        test, held, *train = np.roll(np.arange(FOLDS), -number)
+        parts = [np.concatenate([folds[n] for n in train]), folds[held], folds[test]]
+        cuts.append(Cut(*(_grey(images[rows], labels[rows]) for rows in parts)))
+    about = f"{XRAY_SIZE} × {XRAY_SIZE} pixels, another fifth tested on by every seed"
+    return Task(name, about, classes, cuts, augment=False, epochs=25, batch=32)
 
 
 def _pixels(raw: bytes) -> np.ndarray:

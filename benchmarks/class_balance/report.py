@@ -12,7 +12,10 @@ PARTS = ("head", "middle", "tail")
 
 
 def section(task: Task, rows: list[Row]) -> str:
-    """A data set's table, and our best row beside every peer's."""
+    """A data set's table, and our best row beside every peer's.
+
+    A star marks a learning rate at the edge of those that were tried.
+    """
     counts = zip(task.classes, task.counts, strict=True)
     sizes = ", ".join(f"{name} {count}" for name, count in counts)
     title = f"## {task.name}\n\n{task.about}. Training images: {sizes}."
@@ -36,13 +39,14 @@ def _table(task: Task, rows: list[Row]) -> str:
 
 
 def _cells(row: Row, parts: dict[str, list[int]]) -> list[str]:
-    rate = f"{row.rate:g}{' (edge of its grid)' if at_an_edge(row.rate, row.tuning) else ''}"
+    tuned = zip(row.rates, row.tuning, strict=True)
+    rates = [f"{rate:.2g}{'*' if at_an_edge(rate, tried) else ''}" for rate, tried in tuned]
     values = [
         balanced_accuracy(row.test),
         worst_recall(row.test),
         *(row.test[:, classes].mean(axis=1) for classes in parts.values()),
     ]
-    return [row.optimizer, row.loss, rate, *(with_spread(value, 1) for value in values)]
+    return [row.optimizer, row.loss, ", ".join(rates), *(with_spread(value, 1) for value in values)]
 
 
 def _parts(task: Task) -> dict[str, list[int]]:
@@ -56,8 +60,8 @@ def _parts(task: Task) -> dict[str, list[int]]:
 
 def _differences(rows: list[Row]) -> list[str]:
     """Our row with the best validation against every peer's; nothing without seeds to compare."""
-    ours = [row for row in rows if row.optimizer == OURS]
-    peers = [row for row in rows if row.optimizer != OURS]
+    ours = [row for row in rows if row.optimizer in OURS]
+    peers = [row for row in rows if row.optimizer not in OURS]
     if not ours or len(ours[0].test) < 2:
         return []
     best = max(ours, key=lambda row: float(row.validation.mean()))
@@ -67,8 +71,8 @@ def _differences(rows: list[Row]) -> list[str]:
 
 
 def _difference(ours: Row, peer: Row) -> str:
-    own, other = balanced_accuracy(ours.test), balanced_accuracy(peer.test)
-    gap = float(own.mean() - other.mean())
-    spread = float(np.hypot(deviation(own), deviation(other)))
-    verdict = "more than" if abs(gap) > spread else "within"
-    return f"- {peer.name}: {gap:+.1f}, {verdict} the seeds' spread of {spread:.1f}"
+    """Paired: a seed has the same weights, batches and images for both."""
+    gaps = balanced_accuracy(ours.test) - balanced_accuracy(peer.test)
+    verdict = "more than" if abs(gaps.mean()) > deviation(gaps) else "within"
+    spread = with_spread(gaps, 1) if gaps.mean() < 0 else f"+{with_spread(gaps, 1)}"
+    return f"- {peer.name}: {spread}, {verdict} the spread over the seeds"

@@ -69,7 +69,7 @@ def program(task: Task, contender: Contender) -> Program:
         return contender.make(lambda count: rate * shape(count), len(task.classes))
 
     def start(seed: int) -> Any:
-        variables = model.init(jax.random.key(seed), task.train.images[:2], train=False)
+        variables = model.init(jax.random.key(seed), task.cuts[0].train.images[:2], train=False)
         params = variables["params"]
         return params, variables["batch_stats"], optimizer(0.0).init(params)
 
@@ -81,11 +81,13 @@ def program(task: Task, contender: Contender) -> Program:
     return Program(jax.jit(start), jax.jit(step, donate_argnums=0), jax.jit(predict))
 
 
-def trained(program: Program, task: Task, rate: float, balance: Balance, seed: int) -> Any:
+def trained(
+    program: Program, task: Task, split: Split, rate: float, balance: Balance, seed: int
+) -> Any:
     """The network after all epochs; the seed draws its weights, the batches and their shifts."""
     carry, order = program.start(seed), np.random.default_rng(seed)
     keys = jax.random.split(jax.random.key(seed + 1000), (task.epochs, task.steps_per_epoch))
-    images, labels = task.train
+    images, labels = split
     for epoch_keys in keys:
         rows = order.permutation(len(labels))[: task.steps_per_epoch * task.batch]
         for row, key in zip(rows.reshape(-1, task.batch), epoch_keys, strict=True):
