@@ -6,7 +6,7 @@ A synthetic text of 2,000 tokens with frequencies close to Zipf's law, which the
 (`process.py`); an embedding, one hidden layer and a softmax head, with plain cross-entropy for
 everyone. Every optimizer gets six learning rates, each twice the one before, of which the loss on
 a validation text chooses with a seed of its own. Prints a table and writes it, a figure and every
-number: ``rare_tokens.md``, ``.png`` and ``.json``. Takes about twelve minutes on one core.
+number: ``rare_tokens.md``, ``.png`` and ``.json``. Takes about ten minutes on one core.
 """
 
 import argparse

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from benchmarks.rare_tokens.contenders import contenders
+from benchmarks.rare_tokens.contenders import Contender, contenders
 from benchmarks.rare_tokens.process import DECILES, deciles, least_losses, text
 from benchmarks.rare_tokens.training import evaluated, program, trained
 
@@ -47,13 +47,14 @@ class Found(NamedTuple):
 def compared(seeds: int) -> Found:
     """The test text is the same for all, and looked at once a run, at its end."""
     validation, test = (text(seed, STREAMS, LENGTH) for seed in (VALIDATION_TEXT, TEST_TEXT))
-    rows = [_row(name, seeds, validation, test) for name in contenders()]
+    rows = [_row(*named, seeds, validation, test) for named in contenders().items()]
     return Found(rows, _summary(least_losses(test), test))
 
 
-def _row(name: str, seeds: int, validation: np.ndarray, test: np.ndarray) -> Row:
-    start, contender = time.perf_counter(), contenders()[name]
-    compiled, tuning = program(contender), {}
+def _row(
+    name: str, contender: Contender, seeds: int, validation: np.ndarray, test: np.ndarray
+) -> Row:
+    start, compiled, tuning = time.perf_counter(), program(contender), {}
     for rate in contender.rates():
         loss = float(evaluated(trained(compiled, rate, SEARCH_SEED), validation).mean())
         tuning[rate] = loss if np.isfinite(loss) else np.inf

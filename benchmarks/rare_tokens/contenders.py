@@ -9,7 +9,7 @@ import insgd_optax as insgd
 
 TRIALS = 6
 HEAD = ("head/kernel", "head/bias")
-# From 1, which the theory asks for, to half of the way; fixed beforehand, and each has its own row.
+# 1 is what the theory asks for, 0.5 half of the way; fixed beforehand, and each has its own row.
 EXPONENTS = (1.0, 0.5)
 
 Make = Callable[[optax.Schedule], optax.GradientTransformation]
