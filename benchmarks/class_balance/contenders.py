@@ -29,7 +29,8 @@ class Balance(NamedTuple):
     """How a loss makes up for rare classes; all losses are one program with other numbers.
 
     Attributes:
-      prior: of the log prior that is added to the logits; 1 is the balanced softmax.
+      prior: of the log prior that is added to the logits; 1 is the balanced softmax, others are
+        the temperatures of logit adjustment.
       frequency: of a class's frequency in its examples' weight; 1 weighs all classes alike.
       start: the share of the steps before the weights by frequency are used.
       gradient: of a class's squared gradient norm in its examples' weight; below 0 those of hard
@@ -45,6 +46,7 @@ class Balance(NamedTuple):
 LOSSES = {
     "cross-entropy": Balance(),
     "balanced softmax": Balance(prior=1.0),
+    "prior ** 1.5": Balance(prior=1.5),
     "re-weighted": Balance(frequency=1.0),
     "deferred": Balance(frequency=1.0, start=0.7),
 }
@@ -54,10 +56,11 @@ CLASS_AND_HISTORY = {"class and history": Balance(prior=1.0, gradient=-0.5)}
 def losses_of(optimizer: str) -> dict[str, Balance]:
     """The losses for everyone; for ours also the balanced softmax with a factor for each class.
 
-    For the second of ours only what did best with the first.
+    For the second of ours those with a prior only, which did best with the first.
     """
     if optimizer == FULL:
-        return {"balanced softmax": LOSSES["balanced softmax"], **CLASS_AND_HISTORY}
+        priors = {name: balance for name, balance in LOSSES.items() if balance.prior}
+        return {**priors, **CLASS_AND_HISTORY}
     return {**LOSSES, **CLASS_AND_HISTORY} if optimizer == DEFAULT else LOSSES
 
 

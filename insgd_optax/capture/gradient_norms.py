@@ -1,7 +1,7 @@
 """example_gradient_norms: how large every example's gradient is, parameter by parameter."""
 
 import functools
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.interpreter import Interpreter
 from insgd_optax.capture.layers import Layer, RowInput
-from insgd_optax.capture.layers.base import magnitudes
+from insgd_optax.capture.layers.base import magnitudes, wide_dtype
 from insgd_optax.capture.sole_layers import leaves_of_one_layer
-from insgd_optax.capture.tracing import Leaf, argument_origins, is_array, positions, trace
+from insgd_optax.capture.tracing import Traced, argument_origins, is_array, positions, trace
 from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule
 from insgd_optax.structures import Scalar
 
@@ -33,8 +33,9 @@ def example_gradient_norms(
     .. math::
       \lVert x g^\top \rVert_F = \lVert x \rVert_2 \, \lVert g \rVert_2
 
-    is computed. With several rows (tokens) it is the sum of :math:`(x_r \cdot x_s)(g_r \cdot g_s)`
-    over all pairs of them, where that is smaller than the gradient. The gradients of other
+    is computed. With several rows (tokens) its square is the sum of
+    :math:`(x_r \cdot x_s)(g_r \cdot g_s)` over all pairs of them, where that takes less than the
+    gradient; where rows cancel it has fewer digits than the gradient's. The gradients of other
     parameters (kernels of convolutions, biases, weights that are used more than once or are
     computed with before their layer) are made, one for each example, and their norms taken.
 
@@ -48,12 +49,13 @@ def example_gradient_norms(
     The norm for all parameters together, which `track_groups` takes as ``gradient_norms``, is
     ``jnp.sqrt(sum(norm**2 for norm in norms.values()))``. Where the gradient at the model's output
     is enough, `softmax_gradient_norm` and `output_gradient_norm` cost next to nothing; this costs
-    about another step. Call it under ``jax.jit``, which leaves out what is not needed.
+    about another step. No gradient flows through it. Call it under ``jax.jit``.
 
     Args:
       loss_fn: from parameters and a batch to a loss, a mean or a sum over examples. It is run on
         every example as a batch of one, so nothing in it may mix examples: BatchNorm must use its
-        running averages. Random keys are the same for all examples.
+        running averages. A random key is the same for all examples (an array of uint32 and
+        shape (2,) is taken for one).
       argnums, has_aux: as in `value_and_grad`; what is returned besides the loss is dropped.
       batch_argnums: which positional arguments hold the batch, the examples along the first axis
         of all their arrays; by default as in `value_and_grad`. The others, and numbers alone,
@@ -64,7 +66,7 @@ def example_gradient_norms(
       ``(examples,)``, in float32 (float64 where the gradient is).
 
     Raises:
-      ValueError: if there is no batch, or its arrays differ in their number of examples.
+      ValueError: if the batch holds no array, or arrays of different numbers of examples.
 
     References:
       Goodfellow, "Efficient Per-Example Gradient Computations" (2015), for one row; Li et al.,
@@ -72,95 +74,108 @@ def example_gradient_norms(
       for several.
     """
 
+    @functools.wraps(loss_fn)
     def norms_of(*args: Any, **kwargs: Any) -> dict[str, Array]:
         flat, treedef = jax.tree.flatten((args, kwargs))
-        origins = argument_origins(args, kwargs, argnums, batch_argnums)
-        batch = zip(origins, flat, strict=True)
+        batch = zip(argument_origins(args, kwargs, argnums, batch_argnums), flat, strict=True)
         of_batch = [bool(o.data) and is_array(leaf) and leaf.ndim > 0 for o, leaf in batch]
         places = [place for place, has_examples in enumerate(of_batch) if has_examples]
-        _check_examples([flat[place] for place in places])
+        examples = [jnp.asarray(flat[place]) for place in places]
+        _check_examples(examples)
 
         def of_one(*example: Array) -> dict[str, Array]:
             whole = list(flat)
             for place, array in zip(places, example, strict=True):
                 whole[place] = array[None]
             args, kwargs = jax.tree.unflatten(treedef, whole)
-            return _norms(loss_fn, argnums, has_aux, batch_argnums, args, kwargs)
+            args = _varying(args, argnums, examples)
+            traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
+            return _norms(traced, has_aux, _zero(examples))
 
-        return jax.vmap(of_one)(*(jnp.asarray(flat[place]) for place in places))
+        return jax.vmap(of_one)(*examples)
 
     return norms_of
 
 
-def _check_examples(arrays: Sequence[Any]) -> None:
-    shapes = [jnp.shape(array) for array in arrays]
+def _check_examples(arrays: Sequence[Array]) -> None:
+    shapes = [array.shape for array in arrays]
     if len({shape[0] for shape in shapes}) != 1:
         raise ValueError(
-            f"The arrays of the batch are of shapes {shapes}: example_gradient_norms needs the "
-            "same number of examples along the first axis of each. Name the arguments that hold "
-            "the batch with batch_argnums; the others are passed on whole."
+            f"The arrays of the batch are of shapes {shapes}: example_gradient_norms needs arrays "
+            "(not lists of numbers) with the same number of examples along their first axes. Name "
+            "the arguments that hold the batch with batch_argnums; the others are passed on whole."
         )
 
 
-def _norms(
-    loss_fn: Callable[..., Any],
-    argnums: int | Sequence[int],
-    has_aux: bool,
-    batch_argnums: int | Sequence[int] | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> dict[str, Array]:
-    """The norms of one example's gradient."""
-    leaves: list[Leaf] = []
-    measured: set[int] = set()
+def _zero(arrays: Sequence[Array]) -> Array:
+    """Zero, which inside ``shard_map`` varies over the devices as the arrays do."""
+    numbers = [array for array in arrays if jnp.issubdtype(array.dtype, jnp.number)]
+    widest = jnp.result_type(float)
+    return sum((jnp.zeros_like(a, widest).sum() for a in numbers), jnp.zeros([], widest))
 
-    def loss_of(probes: Array, *args: Any) -> Any:
-        traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
-        leaves[:] = traced.leaves
-        measured.update(leaves_of_one_layer(traced))
-        measure = functools.partial(_measured, probes=probes, leaves=measured)
-        results, _ = Interpreter(Scalar(), {}, measure).run(traced.program, traced.arrays)
+
+def _varying(
+    args: tuple[Any, ...], argnums: int | Sequence[int], like: Sequence[Array]
+) -> tuple[Any, ...]:
+    """The arguments with parameters that vary over devices as the batch does.
+
+    Inside ``shard_map`` the gradient of a parameter that does not vary is summed over devices.
+    """
+    zero, chosen = _zero(like), positions("argnums", argnums, len(args))
+
+    def added(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        return leaf + zero.astype(leaf.dtype)
+
+    return tuple(
+        jax.tree.map(added, argument) if place in chosen else argument
+        for place, argument in enumerate(args)
+    )
+
+
+def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
+    """The norms of one example's gradient."""
+    measured = leaves_of_one_layer(traced)
+    of_number = dict(zip(traced.numbers, traced.arrays, strict=True))
+    others = {leaf.number: of_number[leaf.number] for leaf in traced.leaves}
+    others = {number: array for number, array in others.items() if number not in measured}
+
+    def loss_of(probes: dict[int, Array], others: dict[int, Array]) -> Any:
+        measure = functools.partial(_measured, probes=probes)
+        arrays = [others.get(number, array) for number, array in of_number.items()]
+        results, _ = Interpreter(Scalar(), {}, measure).run(traced.program, arrays)
         value = traced.rebuild(results)
         return value[0] if has_aux else value
 
-    chosen = positions("argnums", argnums, len(args))
-    flat = jax.tree.leaves((args, kwargs))
-    wide = any(is_array(leaf) and leaf.dtype == jnp.float64 for leaf in flat)
-    probes = jnp.zeros(len(flat), jnp.float64 if wide else jnp.float32)
-    squares, *gradients = jax.grad(loss_of, (0, *(n + 1 for n in chosen)))(probes, *args)
-    made = dict(zip((leaf.number for leaf in leaves), jax.tree.leaves(gradients), strict=True))
-    return {
-        leaf.name: jnp.sqrt(
-            squares[leaf.number]
-            if leaf.number in measured
-            else jnp.sum(magnitudes(made[leaf.number], 2))
-        )
-        for leaf in leaves
-    }
+    squares, gradients = jax.grad(loss_of, (0, 1))(dict.fromkeys(measured, zero), others)
+    squares |= {number: jnp.sum(magnitudes(array, 2)) for number, array in gradients.items()}
+    norms = {}
+    for leaf in traced.leaves:
+        dtype = wide_dtype(jnp.real(of_number[leaf.number]).dtype)
+        norms[leaf.name] = jax.lax.stop_gradient(jnp.sqrt(squares[leaf.number]).astype(dtype))
+    return norms
 
 
-def _measured(operation: Operation, use: Use, probes: Array, leaves: Set[int]) -> Operation:
+def _measured(operation: Operation, use: Use, probes: dict[int, Array]) -> Operation:
     """A layer's operation, where the squared norm of the weight's gradient flows to a probe.
 
     The weight has no gradient then. What the iterations of a loop add up to is right as well:
     each has its own part of a stacked leaf.
     """
-    leaf = next(iter(use.weight.leaves))
-    if leaf not in leaves:
+    probe = probes.get(next(iter(use.weight.leaves)))
+    if probe is None:
         return operation
 
     def rule(seen: RowInput, cotangent: Array, pull: Pull) -> tuple[None, Array]:
-        return None, _squared_norm(use.layer, seen, cotangent, pull).astype(probes.dtype)
+        return None, _squared_norm(use.layer, seen, cotangent, pull).astype(probe.dtype)
 
-    return with_weight_rule(operation, use, rule, probes[leaf])
+    return with_weight_rule(operation, use, rule, probe)
 
 
 def _squared_norm(layer: Layer, seen: RowInput, cotangent: Array, pull: Pull) -> Array:
-    """That of a weight's gradient, without the gradient where that is larger than what it takes."""
+    """That of a weight's gradient, without the gradient where that takes more than its rows."""
     rows = cotangent.size // max(1, layer.groups * layer.outputs)
-    if rows == 1:
-        return jnp.sum(seen.row_sums(2) * magnitudes(cotangent, 2))
-    if rows**2 < layer.inputs * layer.outputs and not jnp.iscomplexobj(cotangent):
+    if 0 < rows**2 < layer.inputs * layer.outputs and not jnp.iscomplexobj(cotangent):
         pairs = seen.products_of_rows(cotangent)
         if pairs is not None:  # rounding may take a sum of squares below zero
             return jnp.maximum(jnp.sum(pairs), 0)

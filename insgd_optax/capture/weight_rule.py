@@ -35,7 +35,8 @@ def with_weight_rule(operation: Operation, use: Use, rule: Rule, probe: Any = No
         return apply(weight, others)
 
     def forward(weight: Any, others: list[Any], probe: Any) -> tuple[Any, Any]:
-        return run(weight, others, probe), (weight, others)
+        del probe  # not `run`, whose rule is not that of another derivative
+        return apply(weight, others), (weight, others)
 
     def backward(residuals: Any, cotangent: Any) -> tuple[Any, Any, Any]:
         weight, others = residuals

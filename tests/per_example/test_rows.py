@@ -215,3 +215,21 @@ def test_an_infinite_half_precision_cotangent_stays_infinite():
     params, x = {"w": jnp.ones((2, 1), jnp.float16)}, jnp.full((3, 2), 2.0, jnp.float16)
     _, grads, _ = insgd.value_and_grad(loss, per_example=True)(params, x)
     assert bool(jnp.all(jnp.isinf(grads["w"])))
+
+
+def test_to_further_differentiation_the_norms_are_constants():
+    x, w = normal(0, (4, 3), "float64"), normal(1, (3, 2), "float64")
+    direction = normal(2, (3, 2), "float64")
+
+    def loss(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(x @ w))
+
+    def divided(w: jax.Array) -> jax.Array:
+        scaled = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return jnp.sum(direction * (scaled.T @ jnp.cos(x @ w)))
+
+    grad_fn = jax.jit(insgd.value_and_grad(loss, per_example=insgd.PerExample(eps=0.0)))
+    of_value = jax.grad(lambda w: grad_fn(w, x)[0])(w)
+    np.testing.assert_allclose(of_value, jax.grad(loss)(w, x), rtol=1e-10)
+    of_gradient = jax.grad(lambda w: jnp.sum(direction * grad_fn(w, x)[1]))(w)
+    np.testing.assert_allclose(of_gradient, jax.grad(divided)(w), rtol=1e-10)

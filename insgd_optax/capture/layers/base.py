@@ -22,7 +22,7 @@ class RowInput(LayerInput, Protocol):
 
     def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"] | None:
         """Of every two rows x and y of one matrix, with the output's cotangents g and h, the
-        number ``(x · y) (g · h)``; None where the weight's gradient itself is quicker.
+        number ``(x · y) (g · h)``. None where the gradient itself is quicker, or it is not known.
         """
         ...
 

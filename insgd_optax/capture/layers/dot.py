@@ -114,7 +114,8 @@ class DotInput:
         back = (*range(groups), *range(first, last), *before, *range(last, cotangent.ndim))
         inputs = jnp.transpose(real(self.x), order).reshape(self.groups, -1, self.inputs)
         cotangents = jnp.transpose(real(cotangent), back).reshape(*inputs.shape[:2], -1)
-        return products(inputs) * products(cotangents)
+        dtype = jnp.promote_types(inputs.dtype, cotangents.dtype)
+        return products(inputs.astype(dtype)) * products(cotangents.astype(dtype))
 
     def signals(self) -> Signals:
         values = jnp.transpose(wide(self.x), (*self.group_axes, *self.row_axes, *self.input_axes))

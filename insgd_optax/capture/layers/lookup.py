@@ -86,17 +86,18 @@ class LookupInput:
 
     def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"] | None:
         numbers = self.params.get("dimension_numbers")
-        if numbers is None or len(self.table) > 2:
+        if numbers is None or len(self.table) > 2 or len(numbers.start_index_map) > 1:
             return None
         # The table's own axes are in the result in their order, without the one looked up.
         place = self.order[-1] if len(numbers.offset_dims) == 2 else 0
         axis = numbers.offset_dims[place]
         rows = jnp.moveaxis(real(cotangent), axis, -1).reshape(1, -1, cotangent.shape[axis])
-        shape = self._one_output(self.table)
-        # Which row of the table each reads: its number, looked up, which is negative for none.
-        read = self._lookup(jnp.arange(self.inputs, dtype=jnp.int32).reshape(shape)).ravel()
-        same = (read[:, None] == read[None]) & (read >= 0)[None]
-        return jnp.where(same, products(rows), 0)
+        read = self.indices[0].ravel()
+        if self.params["mode"] == jax.lax.GatherScatterMode.CLIP:
+            read = jnp.clip(read, 0, self.inputs - 1)
+        # Nothing flows back to a table from where it was not: even where the lookup found a row.
+        inside = (read >= 0) & (read < self.inputs)
+        return jnp.where((read[:, None] == read[None]) & inside[None], products(rows), 0)
 
     def signals(self) -> Signals:
         """One of the one-hot rows, which are alike, for all of them."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import insgd_optax as insgd
 from insgd_optax.paths import named_leaves
@@ -136,3 +137,71 @@ def test_a_batch_that_is_closed_over_or_of_two_lengths_is_an_error_that_says_wha
         insgd.example_gradient_norms(lambda w, x, y: jnp.mean(x @ w) + y.sum())(
             w, x, jnp.ones((5, 3))
         )
+
+
+def _taken(mode: str | None) -> Callable[..., jax.Array]:
+    def loss(params: Any, tokens: jax.Array) -> jax.Array:
+        read = params["table"].at[tokens].get(mode=mode) if mode else params["table"][tokens]
+        return jnp.nansum(jnp.sin(read))
+
+    return loss
+
+
+@pytest.mark.parametrize("mode", [None, "clip", "fill", "promise_in_bounds"])
+@pytest.mark.parametrize("tokens", [1, 3], ids=["one_token", "three_tokens"])
+def test_a_token_outside_of_the_table_counts_as_in_the_gradient(mode, tokens):
+    params = {"table": normal(0, (7, 4), "float64")}
+    outside = jnp.array([0, 6, 7, 99, -3, -99])
+    batch = jnp.stack([outside, *(tokens - 1) * [outside[::-1]]], axis=1)
+    norms = insgd.example_gradient_norms(_taken(mode))(params, batch)
+    expected = _one_by_one(_taken(mode), params, (batch,), (1,))
+    np.testing.assert_allclose(norms["table"], expected["table"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("varying", [False, True], ids=["shared_weights", "varying_weights"])
+def test_inside_shard_map_norms_are_those_of_the_examples_of_each_device(varying):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    params = {"w": normal(0, (5, 3), "float64"), "b": normal(1, (3,), "float64")}
+    x = inputs(2, (16, 5), "float64")
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(x @ params["w"] + params["b"][None]))
+
+    def norms_of(params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        if varying:  # a gradient that is not summed over the devices
+            params = jax.tree.map(lambda leaf: leaf + jnp.zeros_like(x).sum(), params)
+        return insgd.example_gradient_norms(loss)(params, x)
+
+    sharded = jax.shard_map(norms_of, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"))
+    expected = _one_by_one(loss, params, (x,), (1,))
+    for path, norm in jax.jit(sharded)(params, x).items():
+        np.testing.assert_allclose(norm, expected[path], rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 5), (0, 2, 5)], ids=["no_rows", "no_examples"])
+def test_nothing_to_look_at_has_no_norm(shape):
+    norms = insgd.example_gradient_norms(lambda w, x: jnp.sum(x @ w))
+    assert norms(jnp.ones((5, 3)), jnp.ones(shape))[""].tolist() == [0.0] * shape[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex128"])
+def test_a_norm_has_the_precision_of_its_own_gradient(dtype):
+    w, labels = normal(0, (6, 5), "float64").astype(dtype), jnp.ones(4, jnp.float64)
+    x = normal(1, (4, 6), "float64").astype(dtype)
+
+    def loss(w: jax.Array, x: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.real(x @ w).astype(jnp.float64).sum(1) * labels)
+
+    norm = insgd.example_gradient_norms(loss)(w, x, labels)[""]
+    wide = "float64" if dtype in ("float64", "complex128") else "float32"
+    assert norm.dtype == wide
+    exact = np.sqrt(5) * np.linalg.norm(np.asarray(x, np.complex128), axis=1)
+    np.testing.assert_allclose(norm, exact, rtol=1e-12 if wide == "float64" else 1e-3)
+
+
+def test_no_gradient_flows_through_the_norms():
+    def total(w: jax.Array) -> jax.Array:
+        norms = insgd.example_gradient_norms(lambda w, x: jnp.sum((x @ w) ** 2))
+        return jnp.sum(norms(w, inputs(0, (4, 5), "float64"))[""])
+
+    assert not np.any(jax.grad(total)(normal(1, (5, 3), "float64")))
