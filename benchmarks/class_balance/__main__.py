@@ -1,4 +1,4 @@
-"""Compares SGD, Adam and INSGD with four losses on imbalanced data.
+"""Compares SGD, Adam and INSGD with several losses on imbalanced data.
 
     python -m benchmarks.class_balance --data FOLDER [--only WORD] [--seeds 3] [--jobs 2]
 
