@@ -63,5 +63,5 @@ def _family(
 
 
 def _behind_frequency(make: Make, exponent: float) -> Make:
-    frequency = insgd.scale_by_class_frequency(*HEAD, exponent=exponent)
+    frequency = insgd.scale_by_class_frequency(HEAD, exponent=exponent)
     return lambda rate: optax.chain(frequency, make(rate))

@@ -152,7 +152,7 @@ def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
     norms = {}
     for leaf in traced.leaves:
         dtype = wide_dtype(jnp.real(of_number[leaf.number]).dtype)
-        norms[leaf.name] = jax.lax.stop_gradient(jnp.sqrt(squares[leaf.number]).astype(dtype))
+        norms[leaf.name] = jnp.sqrt(squares[leaf.number]).astype(dtype)
     return norms
 
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from insgd_optax.groups.history import GroupHistory, advanced, empty, summed
-from insgd_optax.groups.weights import Exponent, bounded, frequency_factor
+from insgd_optax.groups.weights import Exponent, bounded, log_frequency_factor
 from insgd_optax.paths import named_leaves
-from insgd_optax.structures import Number, check_between
+from insgd_optax.structures import Number, check_between, check_is_static
 
 
 def scale_by_class_frequency(
-    *head: str,
+    head: str | Sequence[str],
     exponent: Exponent = 1.0,
     axis: int = -1,
     largest: Number = 100.0,
@@ -39,8 +39,8 @@ def scale_by_class_frequency(
     [0.6667, 2.0]
 
     Args:
-      *head: the paths of the classifier's leaves, such as ``"Dense_1/kernel", "Dense_1/bias"``
-        (`explain` prints them).
+      head: the path of the classifier's leaf, or those of its leaves, such as
+        ``("Dense_1/kernel", "Dense_1/bias")`` (`explain` prints them).
       exponent: :math:`\rho`, from 0, which changes nothing, to 1, or a schedule of the updates.
         On heads of thousands of tokens 0.5 has measured best (docs/classes.md).
       axis: the leaves' axis of classes.
@@ -61,14 +61,19 @@ def scale_by_class_frequency(
       Kunstner et al., "Heavy-Tailed Class Imbalance and Why Adam Outperforms Gradient Descent on
       Language Models" (NeurIPS 2024), for the rates; the factor is ours.
     """
+    check_is_static("axis", axis)
     check_between("exponent", exponent, 0, 1)
     check_between("largest", largest, 1)
     check_between("decay", decay, 0, 1)
-    if not head:
-        raise ValueError("scale_by_class_frequency needs the paths of the classifier's leaves.")
+    paths = (head,) if isinstance(head, str) else tuple(head)
+    if not paths or not all(isinstance(path, str) for path in paths):
+        raise ValueError(
+            "scale_by_class_frequency needs the paths of the classifier's leaves, and got "
+            f"head={head!r}."
+        )
 
     def init_fn(params: Any) -> GroupHistory:
-        return empty(_classes(params, head, axis))
+        return empty(_classes(params, paths, axis))
 
     def update_fn(
         updates: Any,
@@ -81,10 +86,10 @@ def scale_by_class_frequency(
     ) -> tuple[Any, GroupHistory]:
         del params, extra_args
         history = advanced(state, summed(groups, len(state.count), gradient_norms), decay)
-        factor = bounded(frequency_factor(history, exponent), largest)
+        factor = bounded(log_frequency_factor(history, exponent), largest)
         scaled = []
         for path, leaf in named_leaves(updates):
-            if path in head:
+            if path in paths:
                 shape = [1] * leaf.ndim
                 shape[axis] = -1
                 leaf = (leaf * factor.reshape(shape).astype(leaf.dtype)).astype(leaf.dtype)

@@ -10,7 +10,7 @@ from insgd_optax.capture.compat import everywhere
 
 
 class GroupSums(NamedTuple):
-    """Sums over examples. They add: over micro-batches, scan steps and devices.
+    """Sums over examples. They add, ``a + b``: over micro-batches, scan steps and devices.
 
     Attributes:
       count: examples of each group; shape (K,).
@@ -23,6 +23,10 @@ class GroupSums(NamedTuple):
     power: Float[Array, " K"]
     measured: Float[Array, " K"]
     outside: Float[Array, ""]
+
+    def __add__(self, other: "GroupSums") -> "GroupSums":  # type: ignore[override]
+        """Sums of both parts."""
+        return GroupSums(*map(jnp.add, self, other))
 
 
 class OneGroup(NamedTuple):
@@ -94,7 +98,7 @@ def group_sums(
       mask: of shape ``(...)``; examples where it is false are left out.
 
     Raises:
-      TypeError: if the groups are neither.
+      TypeError: if the groups are neither, or the norms a dict.
       ValueError: if shapes do not fit.
     """
     members, outside = membership(groups, num_groups, mask)
@@ -102,6 +106,11 @@ def group_sums(
     count = members.total(known.astype(jnp.float32))
     if gradient_norms is None:
         return GroupSums(count, jnp.zeros_like(count), jnp.zeros_like(count), outside)
+    if isinstance(gradient_norms, dict):
+        raise TypeError(
+            "gradient_norms is a dict, as example_gradient_norms returns it. Pass one norm for "
+            "each example: jnp.sqrt(sum(norm**2 for norm in norms.values()))."
+        )
     norms = _of_shape("gradient_norms", gradient_norms, known.shape)
     norms = jax.lax.stop_gradient(norms).astype(jnp.float32)
     finite = jnp.isfinite(jnp.square(norms))
@@ -135,7 +144,7 @@ def membership(
         index = jnp.where(kept & inside, groups, num_groups).astype(jnp.int32)
         return OneGroup(index, num_groups), jnp.sum(outside, dtype=jnp.float32)
     shares = groups.astype(jnp.float32)
-    valid = jnp.all(jnp.isfinite(shares) & (shares >= 0), axis=-1)
+    valid = jnp.all(jnp.isfinite(jnp.square(shares)) & (shares >= 0), axis=-1)
     shares = jnp.where((kept & valid)[..., None], shares, 0)
     return ManyGroups(shares, kept & valid), jnp.sum(kept & ~valid, dtype=jnp.float32)
 

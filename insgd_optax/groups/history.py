@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
-from insgd_optax.structures import Number, check_between, check_is_static
+from insgd_optax.structures import Number, check_between, check_is_count
 
 T = TypeVar("T")
 
@@ -68,7 +68,8 @@ def track_groups(
 
     Args:
       num_groups: K.
-      decay: :math:`\beta` in [0, 1]; 1 keeps all examples alike.
+      decay: :math:`\beta` in [0, 1]; 1 keeps all examples alike (up to 16 million of a group,
+        where float32 stops counting).
       argument: the extra argument of ``update`` that the groups are passed as. Two trackers in one
         chain, of classes and of similar inputs, need two.
 
@@ -81,8 +82,7 @@ def track_groups(
     Raises:
       ValueError: if a setting is out of its range; at ``update``, if ``groups`` is missing.
     """
-    check_is_static("num_groups", num_groups)
-    check_between("num_groups", num_groups, 1)
+    check_is_count("num_groups", num_groups)
     check_between("decay", decay, 0, 1)
 
     def init_fn(params: Any) -> GroupHistory:
@@ -138,12 +138,16 @@ def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHist
     """The history after one more batch."""
     decay = jnp.asarray(decay, jnp.float32)
     before = decay * history.measured
-    measured = before + sums.measured
-    power = (before * history.gradient_power + sums.power) / jnp.where(measured > 0, measured, 1)
+    # Squares that are finite one by one may have a sum that is not.
+    new = jnp.where(jnp.isfinite(sums.power), sums.measured, 0)
+    measured = before + new
+    share = new / jnp.where(measured > 0, measured, 1)
+    mean = jnp.where(new > 0, sums.power, 0) / jnp.where(new > 0, new, 1)
+    power = (1 - share) * history.gradient_power + share * mean
     return GroupHistory(
         decay * history.count + sums.count,
         measured,
-        jnp.where(sums.measured > 0, power, history.gradient_power),
+        jnp.where(new > 0, power, history.gradient_power),
         history.outside + sums.outside,
         jnp.asarray(optax.safe_increment(history.updates)),
     )

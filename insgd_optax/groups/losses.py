@@ -89,8 +89,12 @@ def _fitting(logits: Array, labels: Array) -> tuple[Array, Array]:
             f"labels are of shape {labels.shape} and type {labels.dtype}, and logits of shape "
             f"{logits.shape}: one integer for every row of logits is needed."
         )
-    wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
-    return logits.astype(wide), labels.astype(jnp.int32)
+    return logits.astype(_wide(logits)), labels.astype(jnp.int32)
+
+
+def _wide(array: Array) -> Any:
+    """The dtype to compute in: squares of half precision would overflow."""
+    return jnp.float64 if array.dtype == jnp.float64 else jnp.float32
 
 
 def output_gradient_norm(
@@ -120,4 +124,4 @@ def output_gradient_norm(
         )
     (gradient,) = transpose(jnp.ones_like(losses))
     rows = gradient.reshape(*losses.shape, math.prod(outputs.shape[losses.ndim :]))
-    return jnp.linalg.norm(rows, axis=-1)
+    return jnp.linalg.norm(rows.astype(_wide(rows)), axis=-1)

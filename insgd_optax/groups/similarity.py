@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.capture.compat import everywhere
 from insgd_optax.groups.history import only_state
-from insgd_optax.structures import Number, check_between, check_is_static
+from insgd_optax.structures import Number, check_between, check_is_count
 
 # A prototype that is left with less than this share of an example starts again.
 UNUSED = 1e-2
@@ -64,8 +64,7 @@ def track_prototypes(
       MacQueen, "Some methods for classification and analysis of multivariate observations" (1967).
     """
     for name, setting in (("num_groups", num_groups), ("size", size)):
-        check_is_static(name, setting)
-        check_between(name, setting, 1)
+        check_is_count(name, setting)
     check_between("decay", decay, 0, 1)
 
     def init_fn(params: Any) -> Prototypes:

@@ -41,8 +41,8 @@ def example_weights(
     >>> state = tracker.init(None)
     >>> _, state = tracker.update({}, state, groups=jnp.array([0] * 5 + [1]))   # f = 6/8 and 2/8
     >>> weights = example_weights(state, jnp.array([0, 0, 1]), 1.0)
-    >>> [round(float(w), 4) for w in weights]                      # 1 / (2 f)
-    [0.6667, 0.6667, 2.0]
+    >>> [round(float(w), 4) for w in weights]                      # 1 / f, of mean 1: 5 w + w' = 6
+    [0.75, 0.75, 2.25]
 
     Args:
       opt_state: an optimizer's state that holds a `GroupHistory`, or one itself.
@@ -71,9 +71,9 @@ def example_weights(
     relative = history.gradient_power * safe_power(mean_power, -1)
     # Where nothing was measured, or nothing but zeros, there is no factor.
     measured = jnp.where((history.measured > 0) & (mean_power > 0), relative, 1)
-    by_group = frequency_factor(history, frequency_exponent)
-    by_group *= _factor(measured, gradient_exponent, history)
-    return handed_out(bounded(by_group, largest), history, groups, mask)
+    log_factor = log_frequency_factor(history, frequency_exponent)
+    log_factor += _log_factor(measured, gradient_exponent, history)
+    return handed_out(bounded(log_factor, largest), history, groups, mask)
 
 
 def effective_number_weights(
@@ -114,10 +114,14 @@ def log_prior(opt_state: Any, exponent: Exponent = 1.0) -> Float[Array, " K"]:
     >>> log_prior(track_groups(4).init(None)).round(4).tolist()      # nothing seen: all log(1/4)
     [-1.386..., -1.386..., -1.386..., -1.386...]
 
+    Raises:
+      ValueError: if the exponent is not from -10 to 10.
+
     References:
       Ren et al., "Balanced Meta-Softmax" (NeurIPS 2020); Menon et al., "Long-tail learning via
       logit adjustment" (ICLR 2021), whose tau is the exponent.
     """
+    check_between("exponent", exponent, -10, 10)
     history = group_history(opt_state)
     power = _exponent_of(exponent, history)
     return jax.lax.stop_gradient(power * jnp.log(history.frequency))
@@ -129,26 +133,27 @@ def handed_out(
     """The weights of the groups, with mean 1 over the history, handed to their examples."""
     # Not over the batch: that would count a rare group's examples for less in small batches, and
     # for something else on each of several devices.
-    frequency = history.frequency
-    scale = frequency.sum() / jnp.sum(frequency * by_group)
+    total, weighted = history.count.sum(), jnp.sum(history.count * by_group)
+    scale = jnp.where(total > 0, total / jnp.where(total > 0, weighted, 1), 1)
     members, _ = membership(groups, len(by_group), mask)
     return jax.lax.stop_gradient(members.of_each(by_group * scale))
 
 
-def frequency_factor(history: GroupHistory, exponent: Exponent) -> Float[Array, " K"]:
-    """More for groups that came rarely: ``(K f) ** -exponent``; 1 to the last bit at 0."""
-    return _factor(history.frequency * len(history.count), exponent, history)
+def log_frequency_factor(history: GroupHistory, exponent: Exponent) -> Float[Array, " K"]:
+    """More for groups that came rarely: the logarithm of ``(K f) ** -exponent``."""
+    return _log_factor(history.frequency * len(history.count), exponent, history)
 
 
-def bounded(by_group: Float[Array, " K"], largest: Number) -> Float[Array, " K"]:
-    """Between ``1 / largest`` and this."""
-    return jnp.clip(by_group, 1 / jnp.asarray(largest, jnp.float32), largest)
+def bounded(log_factor: Float[Array, " K"], largest: Number) -> Float[Array, " K"]:
+    """The factor, between ``1 / largest`` and this; 1 to the last bit where its logarithm is 0."""
+    limit = jnp.log(jnp.asarray(largest, jnp.float32))
+    return jnp.exp(jnp.clip(log_factor, -limit, limit))
 
 
-def _factor(base: Float[Array, " K"], exponent: Exponent, history: GroupHistory) -> Array:
-    if isinstance(exponent, int | float) and exponent == 0:
-        return jnp.ones_like(base)
-    return base ** -_exponent_of(exponent, history)
+def _log_factor(base: Float[Array, " K"], exponent: Exponent, history: GroupHistory) -> Array:
+    # Of the smallest normal number for 0: factors of several bases may meet, and 0 * inf is NaN.
+    logarithm = jnp.log(jnp.maximum(base, jnp.finfo(base.dtype).tiny))
+    return -_exponent_of(exponent, history) * logarithm
 
 
 def _exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
@@ -159,4 +164,4 @@ def _exponent_of(exponent: Exponent, history: GroupHistory) -> Float[Array, ""]:
 
 def _mean_power(history: GroupHistory) -> Float[Array, ""]:
     total = history.measured.sum()
-    return history.measured @ history.gradient_power / jnp.where(total > 0, total, 1)
+    return history.measured / jnp.where(total > 0, total, 1) @ history.gradient_power

@@ -209,6 +209,14 @@ def check_is_static(name: str, setting: object) -> None:
         )
 
 
+def check_is_count(name: str, setting: object) -> None:
+    """Raises a TypeError unless it is a Python integer, and a ValueError below 1."""
+    check_is_static(name, setting)
+    if not isinstance(setting, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, and is {setting}.")
+    check_between(name, setting, 1)
+
+
 def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, "*shape"]:
     """``power ** exponent``, and 0 where the power is 0: what saw nothing takes no step.
 
@@ -224,7 +232,12 @@ def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, 
 def check_between(
     name: str, setting: object, least: int | float, most: int | float = math.inf
 ) -> None:
-    """Raises a ValueError for a number out of its range; traced ones cannot be looked at."""
+    """Raises a ValueError for a number out of its range; traced ones cannot be looked at.
+
+    And a TypeError for text, which NumPy would read as a number.
+    """
+    if isinstance(setting, str):
+        raise TypeError(f"{name} must be a number, and is {setting!r}.")
     if isinstance(setting, numbers.Real) and not least <= float(setting) <= most:
         bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be {bounds}, and is {setting}.")

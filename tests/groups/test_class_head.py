@@ -79,11 +79,24 @@ def test_a_class_that_never_came_has_a_bounded_factor_and_half_precision_stays_h
     assert float(jnp.max(updates["head"])) == 4
 
 
+def test_under_inject_hyperparams_its_exponent_is_a_hyperparameter():
+    make = optax.inject_hyperparams(insgd.scale_by_class_frequency, static_args=("axis",))
+    optimizer, plain = (
+        f(head=("kernel", "bias"), exponent=0.5) for f in (make, insgd.scale_by_class_frequency)
+    )
+    grads = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    updates, state = optimizer.update(grads, optimizer.init(grads), groups=LABELS)
+    expected, _ = plain.update(grads, plain.init(grads), groups=LABELS)
+    assert state.hyperparams["exponent"] == 0.5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+
+
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("head", "axis", "words"),
     [
         ((), -1, "needs the paths"),
+        (("bias", 0.5), -1, r"needs the paths.*0\.5"),
         (("nowhere",), -1, r"No parameter has the path \['nowhere'\]"),
         (("bias",), 1, "no axis 1"),
         (("kernel", "bias"), 0, "differ in their number of classes"),
@@ -92,4 +105,4 @@ def test_a_class_that_never_came_has_a_bounded_factor_and_half_precision_stays_h
 def test_a_head_that_is_not_there_is_an_error(head, axis, words):
     params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
     with pytest.raises(ValueError, match=words):
-        insgd.scale_by_class_frequency(*head, axis=axis).init(params)
+        insgd.scale_by_class_frequency(head, axis=axis).init(params)

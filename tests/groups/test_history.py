@@ -1,5 +1,7 @@
 """track_groups: frequencies and gradient powers of a stream, however it is cut into batches."""
 
+import functools
+import operator
 from typing import Any
 
 import hypothesis
@@ -73,11 +75,11 @@ def test_four_micro_batches_count_as_one_batch():
     whole = _after(stream, 3, norms=norms)
     parts = []
     for batch, norm in zip(stream, norms, strict=True):
-        micro = [
+        first, *others = [
             insgd.group_sums(part, 3, length)
             for part, length in zip(np.split(batch, 4), np.split(norm, 4), strict=True)
         ]
-        parts.append(jax.tree.map(lambda *each: jnp.sum(jnp.stack(each), axis=0), *micro))
+        parts.append(functools.reduce(operator.add, others, first))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), _after(parts, 3), whole)
 
 
@@ -136,6 +138,21 @@ def test_a_norm_whose_square_is_not_finite_reaches_no_power(bad):
     assert state.gradient_power.tolist() == [4, 0]
 
 
+@pytest.mark.parametrize("groups", [[0] * 8, [0]], ids=["their_sum", "their_history"])
+def test_finite_norms_whose_squares_have_no_finite_sum_leave_the_history_usable(groups):
+    tracker, labels = insgd.track_groups(2), jnp.array(groups)
+    state = tracker.init(None)
+    for _ in range(10):
+        norms = jnp.full(len(labels), 1.8e19, jnp.float32)
+        _, state = tracker.update({}, state, groups=labels, gradient_norms=norms)
+    assert np.all(np.isfinite(state.gradient_power))
+    assert np.all(np.isfinite(insgd.example_weights(state, jnp.arange(2), 0.0, 0.5)))
+    decayed = insgd.track_groups(2, decay=0.5)
+    for _ in range(200):
+        _, state = decayed.update({}, state, groups=labels, gradient_norms=jnp.ones(len(labels)))
+    np.testing.assert_allclose(state.gradient_power[0], 1, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("dtype", "number"), [("uint8", 256), ("uint8", 1000), ("int8", 200), ("int16", 50257)]
 )
@@ -188,6 +205,7 @@ def test_two_trackers_in_a_chain_have_an_argument_each():
         (insgd.group_sums(jnp.zeros(3, int), 4), jnp.zeros(3), ValueError, "belong into"),
         (jnp.zeros((3, 5)), None, TypeError, r"\(..., 4\)"),
         (jnp.zeros(3, int), jnp.zeros(2), ValueError, "gradient_norms"),
+        (jnp.zeros(3, int), {"w": jnp.zeros(3)}, TypeError, r"is a dict.*norms\.values"),
         (insgd.group_sums(jnp.zeros(3, int), 2), None, ValueError, "2 groups instead of 4"),
     ],
 )
@@ -201,6 +219,14 @@ def test_groups_that_make_no_sense_are_an_error(groups, norms, error, words):
 def test_a_setting_out_of_its_range_is_an_error(settings):
     with pytest.raises(ValueError, match="must be"):
         insgd.track_groups(**settings)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_half_a_group_and_a_number_as_text_are_errors():
+    with pytest.raises(TypeError, match=r"num_groups must be an integer, and is 2\.5"):
+        insgd.track_groups(2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="exponent must be a number, and is '1'"):
+        insgd.log_prior(insgd.track_groups(2).init(None), "1")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -86,3 +86,9 @@ def test_losses_that_were_averaged_already_are_an_error():
     for mean in (lambda outputs: jnp.mean(outputs, axis=0), jnp.mean):
         with pytest.raises(ValueError, match="one loss for every example"):
             insgd.output_gradient_norm(mean, LOGITS)
+
+
+def test_norms_of_half_precision_outputs_do_not_overflow():
+    halves = lambda outputs: jnp.sum(jnp.square(outputs), axis=-1) / 2  # noqa: E731
+    norms = insgd.output_gradient_norm(halves, jnp.full((2, 3), 300, jnp.float16))
+    np.testing.assert_allclose(norms, 300 * np.sqrt(3), rtol=1e-3)

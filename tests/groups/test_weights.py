@@ -13,8 +13,8 @@ import pytest
 import insgd_optax as insgd
 
 LABELS = jnp.array([0] * 6 + [1] * 3 + [2])
-# Frequencies of LABELS by Laplace's rule.
-FREQUENCY = np.array([7, 4, 2]) / 13
+# Shares of LABELS, and frequencies by Laplace's rule.
+SHARES, FREQUENCY = np.array([6, 3, 1]) / 10, np.array([7, 4, 2]) / 13
 
 
 def _history(norms: Any = None, groups: Any = LABELS, num_groups: int = 3) -> Any:
@@ -22,16 +22,36 @@ def _history(norms: Any = None, groups: Any = LABELS, num_groups: int = 3) -> An
     return tracker.update({}, tracker.init({}), groups=groups, gradient_norms=norms)[1]
 
 
-def test_at_one_every_group_counts_the_same():
+def test_at_one_weights_are_the_inverse_frequency():
     weights = np.asarray(insgd.example_weights(_history(), LABELS, 1.0))
-    np.testing.assert_allclose(weights, 1 / (3 * FREQUENCY)[np.asarray(LABELS)], rtol=1e-5)
+    expected = 1 / FREQUENCY / (SHARES @ (1 / FREQUENCY))
+    np.testing.assert_allclose(weights, expected[np.asarray(LABELS)], rtol=1e-5)
+
+
+def test_groups_that_never_come_take_nothing_from_the_others():
+    state = _history(groups=jnp.zeros(32, jnp.int32), num_groups=1000)
+    for weights in (
+        insgd.example_weights(state, jnp.zeros(32, jnp.int32), 1.0),
+        insgd.effective_number_weights(state, jnp.zeros(32, jnp.int32), 1000),
+    ):
+        np.testing.assert_allclose(weights, 1, rtol=1e-5)
+
+
+def test_factors_that_pull_to_both_ends_have_a_weight():
+    state = _history(num_groups=2)._replace(
+        count=jnp.array([1e5, 0], jnp.float32), measured=jnp.array([1e5, 1e-3], jnp.float32),
+        gradient_power=jnp.array([1, 1e5], jnp.float32),
+    )  # fmt: skip
+    for exponent in (9.0, 10.0):
+        weights = insgd.example_weights(state, jnp.arange(2), exponent, exponent)
+        assert np.all(np.isfinite(weights)) and np.all(np.asarray(weights) > 0)
 
 
 def test_the_gradient_s_factor_is_relative_to_the_mean_power():
     norms = jnp.where(LABELS == 0, 1.0, jnp.where(LABELS == 1, 2.0, 4.0))
     weights = np.asarray(insgd.example_weights(_history(norms), LABELS, 0.0, 0.5))
     by_hand = np.array([1, 1 / 2, 1 / 4])
-    expected = by_hand[np.asarray(LABELS)] / (FREQUENCY @ by_hand)
+    expected = by_hand[np.asarray(LABELS)] / (SHARES @ by_hand)
     np.testing.assert_allclose(weights, expected, rtol=1e-5)
 
 
@@ -68,7 +88,9 @@ def test_weights_are_finite_not_negative_and_of_mean_one_over_the_history(
     assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
     assert np.all(weights[~known] == 0) and np.all(weights[known] > 0)
     of_groups = insgd.example_weights(state, jnp.arange(groups), a, b)
-    np.testing.assert_allclose(state.frequency @ of_groups, 1, rtol=1e-4)
+    counted = np.sum(state.count)
+    mean = np.sum(state.count * of_groups) / counted if counted else 1
+    np.testing.assert_allclose(mean, 1, rtol=1e-4)
 
 
 def test_a_batch_in_two_parts_has_the_weights_of_the_whole():
@@ -114,7 +136,7 @@ def test_a_setting_out_of_its_range_is_an_error(settings):
 def test_effective_numbers_are_those_of_the_paper():
     weights = np.asarray(insgd.effective_number_weights(_history(), LABELS, 1300, beta=0.99))
     by_hand = 0.01 / (1 - 0.99 ** (1300 * FREQUENCY))
-    expected = by_hand[np.asarray(LABELS)] / (FREQUENCY @ by_hand)
+    expected = by_hand[np.asarray(LABELS)] / (SHARES @ by_hand)
     np.testing.assert_allclose(weights, expected, rtol=1e-4)
 
 
