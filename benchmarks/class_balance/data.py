@@ -85,7 +85,7 @@ def _pneumonia(name: str, path: pathlib.Path) -> Task:
 
 
 def _covid(name: str, path: pathlib.Path) -> Task:
-    """``CLASS/*`` in five stratified folds, each of which is tested on once.
+    """``CLASS/*`` in five stratified folds, of which every seed tests on another.
 
     A fifth alone holds 25 images of the rare class.
     """

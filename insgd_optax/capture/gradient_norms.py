@@ -82,15 +82,16 @@ def example_gradient_norms(
         places = [place for place, has_examples in enumerate(of_batch) if has_examples]
         examples = [jnp.asarray(flat[place]) for place in places]
         _check_examples(examples)
+        zero = _zero(examples)
 
         def of_one(*example: Array) -> dict[str, Array]:
             whole = list(flat)
             for place, array in zip(places, example, strict=True):
                 whole[place] = array[None]
             args, kwargs = jax.tree.unflatten(treedef, whole)
-            args = _varying(args, argnums, examples)
+            args = _varying(args, argnums, zero)
             traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
-            return _norms(traced, has_aux, _zero(examples))
+            return _norms(traced, has_aux, zero)
 
         return jax.vmap(of_one)(*examples)
 
@@ -114,14 +115,12 @@ def _zero(arrays: Sequence[Array]) -> Array:
     return sum((jnp.zeros_like(a, widest).sum() for a in numbers), jnp.zeros([], widest))
 
 
-def _varying(
-    args: tuple[Any, ...], argnums: int | Sequence[int], like: Sequence[Array]
-) -> tuple[Any, ...]:
-    """The arguments with parameters that vary over devices as the batch does.
+def _varying(args: tuple[Any, ...], argnums: int | Sequence[int], zero: Array) -> tuple[Any, ...]:
+    """The arguments with parameters that vary over devices as a zero does.
 
     Inside ``shard_map`` the gradient of a parameter that does not vary is summed over devices.
     """
-    zero, chosen = _zero(like), positions("argnums", argnums, len(args))
+    chosen = positions("argnums", argnums, len(args))
 
     def added(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -137,8 +136,8 @@ def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
     """The norms of one example's gradient."""
     measured = leaves_of_one_layer(traced)
     of_number = dict(zip(traced.numbers, traced.arrays, strict=True))
-    others = {leaf.number: of_number[leaf.number] for leaf in traced.leaves}
-    others = {number: array for number, array in others.items() if number not in measured}
+    numbers = [leaf.number for leaf in traced.leaves if leaf.number not in measured]
+    others = {number: of_number[number] for number in numbers}
 
     def loss_of(probes: dict[int, Array], others: dict[int, Array]) -> Any:
         measure = functools.partial(_measured, probes=probes)

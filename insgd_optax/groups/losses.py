@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer
 
+from insgd_optax.capture.layers.base import wide_dtype
+
 
 def balanced_softmax_cross_entropy(
     logits: Float[Array, "*examples K"],
@@ -89,12 +91,7 @@ def _fitting(logits: Array, labels: Array) -> tuple[Array, Array]:
             f"labels are of shape {labels.shape} and type {labels.dtype}, and logits of shape "
             f"{logits.shape}: one integer for every row of logits is needed."
         )
-    return logits.astype(_wide(logits)), labels.astype(jnp.int32)
-
-
-def _wide(array: Array) -> Any:
-    """The dtype to compute in: squares of half precision would overflow."""
-    return jnp.float64 if array.dtype == jnp.float64 else jnp.float32
+    return logits.astype(wide_dtype(logits.dtype)), labels.astype(jnp.int32)
 
 
 def output_gradient_norm(
@@ -124,4 +121,4 @@ def output_gradient_norm(
         )
     (gradient,) = transpose(jnp.ones_like(losses))
     rows = gradient.reshape(*losses.shape, math.prod(outputs.shape[losses.ndim :]))
-    return jnp.linalg.norm(rows.astype(_wide(rows)), axis=-1)
+    return jnp.linalg.norm(rows.astype(wide_dtype(rows.dtype)), axis=-1)
