@@ -33,6 +33,14 @@ def is_call(equation: JaxprEqn) -> bool:
     return equation.primitive.name in JIT | REMAT | CUSTOM_RULE | CALL
 
 
+def scan_sizes(equation: JaxprEqn) -> tuple[int, int]:
+    """How many of a scan's operands are constants and how many are carries, which come next."""
+    if "ft_in" in equation.params:  # JAX 0.11 and newer: a tree of constants, carries and xs
+        constants, carries, _ = equation.params["ft_in"].unpack()
+        return len(constants), len(carries)
+    return equation.params["num_consts"], equation.params["num_carry"]
+
+
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 

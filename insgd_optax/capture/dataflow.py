@@ -153,7 +153,7 @@ def _analyze_scan(equation: JaxprEqn, operands: list[Origin], outer: Program) ->
     """The body of a scan, where a carry is whatever it can be in any iteration."""
     body, depth = compat.as_closed(equation.params["jaxpr"]), outer.depth
     times = outer.times * equation.params["length"]
-    constants, carries = equation.params["num_consts"], equation.params["num_carry"]
+    constants, carries = compat.scan_sizes(equation)
     start = constants + carries
     stacked = [origin.enter_loop(depth) for origin in operands[start:]]
     initial = carry = operands[constants:start]
@@ -185,6 +185,8 @@ def _follow_simple(
     program: Program, place: int, equation: JaxprEqn, operands: list[Origin]
 ) -> list[Origin]:
     """Origins of the results of an equation that runs no program we can follow."""
+    if not equation.outvars:  # a print, a callback or a check computes nothing
+        return []
     layer = find_layer(equation, operands)
     if layer is not None:
         outputs = math.prod(compat.shape_of(equation.outvars[0]))

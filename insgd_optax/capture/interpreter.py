@@ -161,7 +161,7 @@ def _run_scan(
     interpreter: Interpreter, loop: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
 ) -> Results:
     params, (program,) = loop.params, inner
-    constants, carries = params["num_consts"], params["num_carry"]
+    constants, carries = compat.scan_sizes(loop)
     start = constants + carries
 
     def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], Any]:

@@ -41,7 +41,7 @@ def _count(program: Program, inputs: Mapping[Any, int], uses: Counter[int]) -> N
             for place, atom in enumerate(equation.invars)
             if not compat.is_literal(atom) and atom in leaf_of
         }
-        if not meant:
+        if not meant or not equation.outvars:  # without results: a print or a check
             continue
         use, inner = program.uses.get(number), program.inner.get(number, [])
         into = _inner_places(equation) if len(inner) == 1 else range(0)
@@ -62,7 +62,7 @@ def _inner_places(equation: JaxprEqn) -> range:
     """The operands that an inner program has once, or an iteration's part of."""
     name, operands = equation.primitive.name, len(equation.invars)
     if name == "scan":
-        return range(equation.params["num_consts"] + equation.params["num_carry"], operands)
+        return range(sum(compat.scan_sizes(equation)), operands)
     return range(operands if compat.is_call(equation) and name not in compat.CUSTOM_RULE else 0)
 
 
