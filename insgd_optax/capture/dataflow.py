@@ -63,7 +63,7 @@ class Program:
       times: how often they run it.
       outputs: origins of its results.
       uses: the layer at an equation, by the equation's place.
-      inner: the programs of an equation that hold layers, by the equation's place.
+      inner: the programs of an equation that hold layers or effects, by the equation's place.
       nested: all programs within it, with layers or without.
       why_not: for a leaf (by number), why an equation that uses it is no layer.
     """
@@ -144,9 +144,14 @@ def _follow(
     else:
         return _follow_simple(program, place, equation, operands)
     program.nested.extend(inner)
-    if any(each.has_layers for each in inner):
+    if any(each.has_layers for each in inner) or _has_bare_effects(equation):
         program.inner[place] = inner
     return outputs
+
+
+def _has_bare_effects(equation: JaxprEqn) -> bool:
+    """Whether it prints, calls back or checks, where a silent run can leave that out."""
+    return bool(equation.effects) and equation.primitive.name not in compat.CUSTOM_RULE
 
 
 def _analyze_scan(equation: JaxprEqn, operands: list[Origin], outer: Program) -> Program:

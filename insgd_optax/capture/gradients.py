@@ -75,18 +75,19 @@ def value_and_grad(
     rows = _checked_rows(per_example)
     rewire = functools.partial(with_scaled_rows, rows=rows) if rows else None
 
-    def instrumented(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def instrumented(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
         check_captured(traced.leaves, strict)
         if rows:
             check_rows_are_reached(traced)
-        interpreter = Interpreter(structure, traced.targets, rewire)
+        interpreter = Interpreter(structure, traced.targets, rewire, silent)
         results, found = interpreter.run(traced.program, traced.arrays)
         value, aux = traced.rebuild(results) if has_aux else (traced.rebuild(results), None)
         return value, (aux, _by_path(traced.leaves, found, structure, rows))
 
-    def in_one_run(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
-        differentiated = jax.value_and_grad(instrumented, argnums, has_aux=True)
+    def in_one_run(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+        run = functools.partial(instrumented, silent)
+        differentiated = jax.value_and_grad(run, argnums, has_aux=True)
         (value, (aux, input_stats)), grads = differentiated(*args, **kwargs)
         return ((value, aux) if has_aux else value), grads, input_stats
 
@@ -98,8 +99,8 @@ def value_and_grad(
 
     def in_two_runs(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         if rows:
-            return loss_itself(*args, **kwargs), *in_one_run(*args, **kwargs)[1:]
-        _, (_, input_stats) = instrumented(*args, **kwargs)
+            return loss_itself(*args, **kwargs), *in_one_run(True, *args, **kwargs)[1:]
+        _, (_, input_stats) = instrumented(True, *args, **kwargs)
         value, grads = jax.value_and_grad(loss_itself, argnums, has_aux)(*args, **kwargs)
         return value, grads, input_stats
 
@@ -108,8 +109,9 @@ def value_and_grad(
         # Without jit some functions (jnp.mean) are compiled as one, and differ in the last bit
         # from the operations that they are traced to. So there the loss itself is run.
         leaves = jax.tree.leaves((args, kwargs))
-        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
-        return (in_one_run if traced else in_two_runs)(*args, **kwargs)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return in_one_run(False, *args, **kwargs)
+        return in_two_runs(*args, **kwargs)
 
     return with_statistics
 

@@ -1,8 +1,8 @@
 """Interpreter: runs an analyzed program unchanged and adds up what its layers saw.
 
-An equation without layers runs as it is. One that holds a program with layers (`jit`, `scan`,
-`remat`, `cond`) is built again around the same program with more results, one function for each
-kind. A custom derivative rule must stay what it is, so such an equation runs as it is and its
+An equation without layers and effects runs as it is. One that holds a program with them (`jit`,
+`scan`, `remat`, `cond`) is built again around the same program with more results, one function for
+each kind. A custom derivative rule must stay what it is, so such an equation runs as it is and its
 inside is run once more, for the statistics alone.
 """
 
@@ -45,11 +45,13 @@ class Interpreter:
       structure: what is kept of every layer's input.
       targets: a target for every leaf (by number) whose inputs are to be looked at.
       rewire: what to run in place of a layer's operation, if anything.
+      silent: whether to leave out prints, callbacks and checks, in a second run of a program.
     """
 
     structure: Structure
     targets: Mapping[int, Target]
     rewire: Callable[[Operation, Use], Operation] | None = None
+    silent: bool = False
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
         """The program's results, and the sums for every leaf that a layer in it uses."""
@@ -62,6 +64,8 @@ class Interpreter:
 
         found: Found = {}
         for place, equation in enumerate(jaxpr.eqns):
+            if self.silent and not equation.outvars:
+                continue
             operands = [read(atom) for atom in equation.invars]
             if place in program.inner:
                 rebuild = _kind_of(equation)
@@ -153,7 +157,10 @@ def _run_remat(
 def _run_custom_rule(
     interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
 ) -> Results:
-    _, found = interpreter.run(inner[0], jax.lax.stop_gradient(operands))
+    again = dataclasses.replace(interpreter, silent=True)
+    results, found = again.run(inner[0], jax.lax.stop_gradient(operands))
+    if interpreter.silent:  # for statistics alone: no gradient needs the rule
+        return results, found
     return compat.evaluate(inner[0].closed.jaxpr, call, operands), found
 
 
