@@ -25,7 +25,6 @@ from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.optimizers import insgd
 from insgd_optax.presets import nlms, paper, project_page, released
-from insgd_optax.relative_step import relative_step
 from insgd_optax.structures import (
     Diagonal,
     Full,
@@ -35,9 +34,10 @@ from insgd_optax.structures import (
     Scalar,
     Structure,
 )
-from insgd_optax.tracking import ScaleByInputState
-from insgd_optax.transform import scale_by_input
-from insgd_optax.white_inputs import OnWhiteInputsState, on_white_inputs
+from insgd_optax.transforms.normalizer import ScaleByInputState
+from insgd_optax.transforms.relative_step import relative_step
+from insgd_optax.transforms.scale_by_input import scale_by_input
+from insgd_optax.transforms.white_inputs import OnWhiteInputsState, on_white_inputs
 
 __version__ = "0.1.0"
 

@@ -7,9 +7,10 @@ import optax
 
 from insgd_optax.groups import track_groups
 from insgd_optax.layout import Layout
-from insgd_optax.relative_step import relative_step
-from insgd_optax.structures import Diagonal, Number, Structure
-from insgd_optax.transform import scale_by_input
+from insgd_optax.settings import Number
+from insgd_optax.structures import Diagonal, Structure
+from insgd_optax.transforms.relative_step import relative_step
+from insgd_optax.transforms.scale_by_input import scale_by_input
 
 
 def insgd(

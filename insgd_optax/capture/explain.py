@@ -7,15 +7,9 @@ from typing import Any
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
-from insgd_optax.room import room_for
-from insgd_optax.structures import (
-    NUMBER,
-    Diagonal,
-    PerLayer,
-    Structure,
-    check_between,
-    check_structure,
-)
+from insgd_optax.settings import check_between
+from insgd_optax.structures import NUMBER, Diagonal, PerLayer, Structure, check_structure
+from insgd_optax.transforms.capacity import room_for
 
 
 @dataclasses.dataclass(frozen=True)

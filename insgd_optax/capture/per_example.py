@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.layers import RowInput
 from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule
-from insgd_optax.structures import check_is_static, check_order
+from insgd_optax.settings import check_is_static, check_order
 
 
 @dataclasses.dataclass(frozen=True)

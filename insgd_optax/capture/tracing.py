@@ -14,7 +14,7 @@ from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.origin import Origin, Spread, View
 from insgd_optax.capture.why_not import BIAS
 from insgd_optax.layout import Layout
-from insgd_optax.paths import named_leaves
+from insgd_optax.trees import named_leaves
 
 NO_USE = "no layer applies it to the batch"
 

@@ -9,8 +9,8 @@ import optax
 
 from insgd_optax.groups.history import GroupHistory, advanced, empty, summed
 from insgd_optax.groups.weights import Exponent, bounded, log_frequency_factor
-from insgd_optax.paths import named_leaves
-from insgd_optax.structures import Number, check_between, check_is_static
+from insgd_optax.settings import Number, check_between, check_is_static
+from insgd_optax.trees import named_leaves
 
 
 def scale_by_class_frequency(

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
-from insgd_optax.structures import Number, check_between, check_is_count
+from insgd_optax.settings import Number, check_between, check_is_count
 
 T = TypeVar("T")
 

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from insgd_optax.groups.counting import membership
 from insgd_optax.groups.history import GroupHistory, group_history
-from insgd_optax.structures import Number, check_between, safe_power
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number, check_between
 
 # A number, or a schedule of the updates so far.
 Exponent = Number | Callable[[Array], Any]

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
-from insgd_optax.structures import Number, Scalar, check_between, safe_power
-from insgd_optax.transform import for_each, multiplied, normalize_by_history
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number, check_between
+from insgd_optax.structures import Scalar
+from insgd_optax.transforms.factors import Seen
+from insgd_optax.transforms.scale_by_input import for_each, multiplied, normalize_by_history
 
 
 def nlms(

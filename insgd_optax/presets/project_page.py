@@ -6,11 +6,11 @@ from typing import Any
 import optax
 
 from insgd_optax.capture.per_example import PerExample
-from insgd_optax.matching import check_per_example
 from insgd_optax.optimizers import decayed_weights, heavy_ball
-from insgd_optax.paths import named_leaves
-from insgd_optax.structures import Number
-from insgd_optax.transform import zero_unless_finite
+from insgd_optax.settings import Number
+from insgd_optax.transforms.matching import check_per_example
+from insgd_optax.transforms.scale_by_input import zero_unless_finite
+from insgd_optax.trees import named_leaves
 
 
 def project_page(

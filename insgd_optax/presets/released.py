@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from insgd_optax.factors import Seen
 from insgd_optax.layout import Layout
 from insgd_optax.optimizers import decayed_weights, heavy_ball
-from insgd_optax.structures import Number, Released
-from insgd_optax.transform import for_each, multiplied, normalize_by_history, zero_unless_finite
+from insgd_optax.settings import Number
+from insgd_optax.structures import Released
+from insgd_optax.transforms.factors import Seen
+from insgd_optax.transforms.scale_by_input import (
+    for_each,
+    multiplied,
+    normalize_by_history,
+    zero_unless_finite,
+)
 
 
 def released(

@@ -3,16 +3,10 @@
 from insgd_optax.structures.base import (
     NUMBER,
     LayerInput,
-    Number,
     Signals,
     Structure,
     Sums,
-    check_between,
-    check_is_count,
-    check_is_static,
-    check_order,
     check_structure,
-    safe_power,
 )
 from insgd_optax.structures.diagonal import Diagonal
 from insgd_optax.structures.full import Full
@@ -27,17 +21,11 @@ __all__ = [
     "Full",
     "LayerInput",
     "MeanVariance",
-    "Number",
     "PerLayer",
     "Released",
     "Scalar",
     "Signals",
     "Structure",
     "Sums",
-    "check_between",
-    "check_is_count",
-    "check_is_static",
-    "check_order",
     "check_structure",
-    "safe_power",
 ]

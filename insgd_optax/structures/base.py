@@ -1,16 +1,12 @@
 """What a structure is: a few pure functions on the arrays of one layer."""
 
-import math
-import numbers
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Layout
-
-# A setting, or a traced one (`optax.inject_hyperparams`).
-Number = int | float | Float[Array, ""]
+from insgd_optax.settings import Number
 
 T = TypeVar("T")
 
@@ -191,53 +187,3 @@ def check_structure(structure: object) -> None:
             "structure must be a structure such as insgd_optax.Scalar() or "
             f"insgd_optax.Diagonal(), not {structure!r}."
         )
-
-
-def check_order(order: object) -> None:
-    """Raises unless the order is that of a norm the sources use."""
-    check_is_static("order", order)
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 (the l1 norm) or 2 (the l2 norm), not {order!r}.")
-
-
-def check_is_static(name: str, setting: object) -> None:
-    """Raises a TypeError unless a setting that decides what is traced is a Python number."""
-    if isinstance(setting, bool) or not isinstance(setting, numbers.Real):
-        raise TypeError(
-            f"{name} must be a Python number, not {type(setting).__name__}. With "
-            f"optax.inject_hyperparams pass static_args=('{name}',)."
-        )
-
-
-def check_is_count(name: str, setting: object) -> None:
-    """Raises a TypeError unless it is a Python integer, and a ValueError below 1."""
-    check_is_static(name, setting)
-    if not isinstance(setting, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, and is {setting}.")
-    check_between(name, setting, 1)
-
-
-def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, "*shape"]:
-    """``power ** exponent``, and 0 where the power is 0: what saw nothing takes no step.
-
-    The bound is the smallest normal number, so that the result is always finite.
-    """
-    present = power >= jnp.finfo(power.dtype).tiny
-    bounded = jnp.where(present, power, 1)
-    if isinstance(exponent, numbers.Real) and exponent == -1:
-        return jnp.where(present, 1 / bounded, 0)
-    return jnp.where(present, bounded ** jnp.asarray(exponent, power.dtype), 0)
-
-
-def check_between(
-    name: str, setting: object, least: int | float, most: int | float = math.inf
-) -> None:
-    """Raises a ValueError for a number out of its range; traced ones cannot be looked at.
-
-    And a TypeError for text, which NumPy would read as a number.
-    """
-    if isinstance(setting, str):
-        raise TypeError(f"{name} must be a number, and is {setting!r}.")
-    if isinstance(setting, numbers.Real) and not least <= float(setting) <= most:
-        bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-        raise ValueError(f"{name} must be {bounds}, and is {setting}.")

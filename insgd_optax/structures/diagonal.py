@@ -5,7 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import LayerInput, Number, PerFeature, Sums, safe_power
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number
+from insgd_optax.structures.base import LayerInput, PerFeature, Sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,14 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Layout
-from insgd_optax.structures.base import (
-    LayerInput,
-    Number,
-    Structure,
-    Sums,
-    check_is_static,
-    safe_power,
-)
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number, check_is_static
+from insgd_optax.structures.base import LayerInput, Structure, Sums
 from insgd_optax.structures.diagonal import Diagonal
 
 # Measured on a CPU (`python -m benchmarks.step_time`), in multiply-adds of a layer's own products:

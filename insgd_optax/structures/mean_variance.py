@@ -6,14 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import (
-    NUMBER,
-    EveryUpdate,
-    LayerInput,
-    Number,
-    Sums,
-    safe_power,
-)
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number
+from insgd_optax.structures.base import NUMBER, EveryUpdate, LayerInput, Sums
 
 
 @dataclasses.dataclass(frozen=True)

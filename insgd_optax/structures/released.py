@@ -6,7 +6,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import LayerInput, Number, PerFeature, Sums, check_order
+from insgd_optax.settings import Number, check_order
+from insgd_optax.structures.base import LayerInput, PerFeature, Sums
 
 # The constants of `insgd.py` (2024), which names none of them.
 SMALLEST_DEVIATION = 0.01

@@ -5,14 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.structures.base import (
-    EveryUpdate,
-    LayerInput,
-    Number,
-    Sums,
-    check_order,
-    safe_power,
-)
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number, check_order
+from insgd_optax.structures.base import EveryUpdate, LayerInput, Sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import insgd_optax as insgd
-from insgd_optax.paths import named_leaves
+from insgd_optax.trees import named_leaves
 from zoo.case import inputs, integers, normal
 from zoo.runs import built, each_case
 

@@ -10,11 +10,11 @@ import optax
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Layout
-from insgd_optax.matching import match_statistics
 from insgd_optax.moments import InputMoments
-from insgd_optax.paths import named_leaves
-from insgd_optax.structures import Number, check_between, safe_power
-from insgd_optax.tracking import merged_leaves, split_leaves, widest_dtype
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number, check_between
+from insgd_optax.transforms.matching import match_statistics
+from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, widest_dtype
 
 
 def relative_step(

@@ -1,7 +1,7 @@
 """Tracking: brings the history up to date and says what is known of every layer."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from insgd_optax.capture.compat import everywhere
-from insgd_optax.factors import Derived, Packed, Seen
-from insgd_optax.history import Powers, Slot, pack, slots_for, totals, unpack, updated
 from insgd_optax.layout import Layout
-from insgd_optax.matching import match_statistics
 from insgd_optax.moments import InputMoments
-from insgd_optax.paths import named_leaves
-from insgd_optax.stacked import opened
-from insgd_optax.structures import Number, Structure
+from insgd_optax.settings import Number
+from insgd_optax.structures import Structure
+from insgd_optax.transforms.factors import Derived, Packed, Seen
+from insgd_optax.transforms.history import Powers, Slot, pack, slots_for, totals, unpack, updated
+from insgd_optax.transforms.matching import match_statistics
+from insgd_optax.transforms.stacks import opened
+from insgd_optax.trees import named_leaves
 
 
 class ScaleByInputState(NamedTuple):
@@ -139,52 +139,6 @@ def _seen(
         ever = unpack(powers.weight, slots[path].groups, moments.count) > 0
         found[path] = Seen(moments, history, batch, ever)
     return found
-
-
-def split_leaves(tree: Any, layouts: Mapping[str, Layout], dtype: Any) -> dict[str, Array]:
-    """Every leaf with a layout as the matrices of its layer, in a precision to compute in."""
-    split = {}
-    for path, leaf in named_leaves(tree):
-        if path in layouts:
-            wide = leaf.dtype if jnp.iscomplexobj(leaf) else dtype
-            split[path] = layouts[path].split(leaf.astype(wide))
-    return split
-
-
-def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str, Layout]) -> Any:
-    """The tree with the leaves that have a layout replaced, each in its own dtype."""
-    leaves = []
-    for path, leaf in named_leaves(tree):
-        if path in layouts:
-            whole = layouts[path].merge(matrices[path])
-            if leaf.dtype == jnp.float16:  # a small power would take it past the largest number
-                largest = float(jnp.finfo(jnp.float16).max)
-                whole = jnp.clip(whole, -largest, largest)
-            leaf = whole.astype(leaf.dtype)
-        leaves.append(leaf)
-    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
-def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:
-    """The tree, or zeros."""
-    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), tree)
-
-
-def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
-    """Whether every number is finite."""
-    # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
-    # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
-    # Vectors, of which a network has many, are looked at as one.
-    vectors = [jnp.abs(everywhere(array)).astype(dtype) for array in arrays if array.ndim == 1]
-    whole = [array for array in arrays if array.ndim != 1]
-    whole += [jnp.concatenate(vectors)] if vectors else []
-    largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in whole if array.size]
-    return jnp.all(jnp.isfinite(jnp.stack(largest))) if largest else jnp.array(True)
-
-
-def widest_dtype(leaves: Sequence[Any]) -> Any:
-    double = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in leaves)
-    return jnp.float64 if double else jnp.float32
 
 
 def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:

@@ -5,18 +5,14 @@ from typing import Any, NamedTuple
 
 import optax
 
-from insgd_optax.factors import Derived, Factor, Packed, Seen, applied, factors_of
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.structures import Diagonal, Number, Structure, check_structure
-from insgd_optax.tracking import (
-    History,
-    ScaleByInputState,
-    merged_leaves,
-    split_leaves,
-    zero_unless,
-)
-from insgd_optax.transform import check_decay
+from insgd_optax.settings import Number
+from insgd_optax.structures import Diagonal, Structure, check_structure
+from insgd_optax.transforms.factors import Derived, Factor, Packed, Seen, applied, factors_of
+from insgd_optax.transforms.normalizer import History, ScaleByInputState
+from insgd_optax.transforms.scale_by_input import check_decay
+from insgd_optax.trees import merged_leaves, split_leaves, zero_unless
 
 
 class OnWhiteInputsState(NamedTuple):

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.room import Room, room_for
-from insgd_optax.structures import Number, Structure
+from insgd_optax.settings import Number
+from insgd_optax.structures import Structure
+from insgd_optax.transforms.capacity import Room, room_for
 
 
 class Slot(NamedTuple):

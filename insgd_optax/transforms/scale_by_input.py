@@ -7,27 +7,14 @@ import jax
 import optax
 from jaxtyping import Array
 
-from insgd_optax.factors import Derived, Packed, Seen, applied, factors_of
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.stacked import stacked
-from insgd_optax.structures import (
-    Diagonal,
-    Number,
-    Structure,
-    check_between,
-    check_structure,
-)
-from insgd_optax.tracking import (
-    Derive,
-    History,
-    ScaleByInputState,
-    all_finite,
-    merged_leaves,
-    split_leaves,
-    widest_dtype,
-    zero_unless,
-)
+from insgd_optax.settings import Number, check_between
+from insgd_optax.structures import Diagonal, Structure, check_structure
+from insgd_optax.transforms.factors import Derived, Packed, Seen, applied, factors_of
+from insgd_optax.transforms.normalizer import Derive, History, ScaleByInputState
+from insgd_optax.transforms.stacks import stacked
+from insgd_optax.trees import all_finite, merged_leaves, split_leaves, widest_dtype, zero_unless
 
 
 def scale_by_input(

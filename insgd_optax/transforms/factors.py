@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from insgd_optax.history import Slot, unpack
 from insgd_optax.moments import InputMoments
-from insgd_optax.stacked import Stack, stacked
-from insgd_optax.structures import Number, safe_power
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number
+from insgd_optax.transforms.history import Slot, unpack
+from insgd_optax.transforms.stacks import Stack, stacked
 
 
 class Seen(NamedTuple):

@@ -1,0 +1,47 @@
+"""Settings: their type, and the checks that name a setting which is out of its range."""
+
+import math
+import numbers
+
+from jaxtyping import Array, Float
+
+# A setting, or a traced one (`optax.inject_hyperparams`).
+Number = int | float | Float[Array, ""]
+
+
+def check_between(
+    name: str, setting: object, least: int | float, most: int | float = math.inf
+) -> None:
+    """Raises a ValueError for a number out of its range; traced ones cannot be looked at.
+
+    And a TypeError for text, which NumPy would read as a number.
+    """
+    if isinstance(setting, str):
+        raise TypeError(f"{name} must be a number, and is {setting!r}.")
+    if isinstance(setting, numbers.Real) and not least <= float(setting) <= most:
+        bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {bounds}, and is {setting}.")
+
+
+def check_is_static(name: str, setting: object) -> None:
+    """Raises a TypeError unless a setting that decides what is traced is a Python number."""
+    if isinstance(setting, bool) or not isinstance(setting, numbers.Real):
+        raise TypeError(
+            f"{name} must be a Python number, not {type(setting).__name__}. With "
+            f"optax.inject_hyperparams pass static_args=('{name}',)."
+        )
+
+
+def check_is_count(name: str, setting: object) -> None:
+    """Raises a TypeError unless it is a Python integer, and a ValueError below 1."""
+    check_is_static(name, setting)
+    if not isinstance(setting, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, and is {setting}.")
+    check_between(name, setting, 1)
+
+
+def check_order(order: object) -> None:
+    """Raises unless the order is that of a norm the sources use."""
+    check_is_static("order", order)
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 (the l1 norm) or 2 (the l2 norm), not {order!r}.")

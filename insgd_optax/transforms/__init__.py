@@ -1,0 +1,1 @@
+"""Transformations: what an optimizer chain is made of, one public transformation a file."""

@@ -1,0 +1,91 @@
+"""Trees of parameters: the names of their leaves, and the leaves as the matrices of layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, KeyEntry
+from jaxtyping import Array, Bool
+
+from insgd_optax.capture.compat import everywhere
+from insgd_optax.layout import Layout
+
+
+def path_name(path: tuple[KeyEntry, ...]) -> str:
+    """The leaf's key path as text, without the attribute of a box around the leaf.
+
+    Flax wraps leaves in boxes (``nnx.Param``, ``nn.Partitioned``) whose content sits under the
+    attribute ``value``, on some sides of a train step and not on others. Dropping that last
+    attribute gives parameters, gradients and statistics the same name.
+
+    >>> from jax.tree_util import DictKey, GetAttrKey
+    >>> path_name((DictKey("Dense_0"), DictKey("kernel"), GetAttrKey("value")))
+    'Dense_0/kernel'
+    >>> path_name((DictKey("attention"), DictKey("value")))
+    'attention/value'
+    """
+    while path and isinstance(path[-1], GetAttrKey) and path[-1].name in ("value", "raw_value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree in flattening order, each with its name.
+
+    Raises:
+      ValueError: if two leaves have the same name (a dict with the keys ``1`` and ``"1"``).
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    named = [(path_name(path), leaf) for path, leaf in flat]
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"Two parameters have the same path: {twice}. Rename one of them.")
+    return named
+
+
+def split_leaves(tree: Any, layouts: Mapping[str, Layout], dtype: Any) -> dict[str, Array]:
+    """Every leaf with a layout as the matrices of its layer, in a precision to compute in."""
+    split = {}
+    for path, leaf in named_leaves(tree):
+        if path in layouts:
+            wide = leaf.dtype if jnp.iscomplexobj(leaf) else dtype
+            split[path] = layouts[path].split(leaf.astype(wide))
+    return split
+
+
+def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str, Layout]) -> Any:
+    """The tree with the leaves that have a layout replaced, each in its own dtype."""
+    leaves = []
+    for path, leaf in named_leaves(tree):
+        if path in layouts:
+            whole = layouts[path].merge(matrices[path])
+            if leaf.dtype == jnp.float16:  # a small power would take it past the largest number
+                largest = float(jnp.finfo(jnp.float16).max)
+                whole = jnp.clip(whole, -largest, largest)
+            leaf = whole.astype(leaf.dtype)
+        leaves.append(leaf)
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:
+    """The tree, or zeros."""
+    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), tree)
+
+
+def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
+    """Whether every number is finite."""
+    # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
+    # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
+    # Vectors, of which a network has many, are looked at as one.
+    vectors = [jnp.abs(everywhere(array)).astype(dtype) for array in arrays if array.ndim == 1]
+    whole = [array for array in arrays if array.ndim != 1]
+    whole += [jnp.concatenate(vectors)] if vectors else []
+    largest = [jnp.max(jnp.abs(array)).astype(dtype) for array in whole if array.size]
+    return jnp.all(jnp.isfinite(jnp.stack(largest))) if largest else jnp.array(True)
+
+
+def widest_dtype(leaves: Sequence[Any]) -> Any:
+    double = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in leaves)
+    return jnp.float64 if double else jnp.float32
