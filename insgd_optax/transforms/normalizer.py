@@ -17,7 +17,7 @@ from insgd_optax.transforms.factors import Derived, Packed, Seen
 from insgd_optax.transforms.history import Powers, Slot, pack, slots_for, totals, unpack, updated
 from insgd_optax.transforms.matching import match_statistics
 from insgd_optax.transforms.stacks import opened
-from insgd_optax.trees import named_leaves
+from insgd_optax.trees import all_finite, named_leaves, widest_dtype
 
 
 class ScaleByInputState(NamedTuple):
