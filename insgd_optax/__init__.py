@@ -22,13 +22,15 @@ from insgd_optax.groups import (
     track_prototypes,
 )
 from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
+from insgd_optax.moments import Bias, InputMoments
 from insgd_optax.optimizers import insgd
 from insgd_optax.presets import nlms, paper, project_page, released
 from insgd_optax.structures import (
     Diagonal,
+    Frequency,
     Full,
     MeanVariance,
+    MeanVariances,
     PerLayer,
     Released,
     Scalar,
@@ -37,13 +39,16 @@ from insgd_optax.structures import (
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
 from insgd_optax.transforms.scale_by_input import scale_by_input
+from insgd_optax.transforms.scale_by_insgd import ScaleByInsgdState, scale_by_insgd
 from insgd_optax.transforms.white_inputs import OnWhiteInputsState, on_white_inputs
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bias",
     "Diagonal",
     "Explanation",
+    "Frequency",
     "Full",
     "GroupHistory",
     "GroupSums",
@@ -51,6 +56,7 @@ __all__ = [
     "Layout",
     "LeafReport",
     "MeanVariance",
+    "MeanVariances",
     "OnWhiteInputsState",
     "PerExample",
     "PerLayer",
@@ -58,6 +64,7 @@ __all__ = [
     "Released",
     "Scalar",
     "ScaleByInputState",
+    "ScaleByInsgdState",
     "Structure",
     "balanced_softmax_cross_entropy",
     "effective_number_weights",
@@ -77,6 +84,7 @@ __all__ = [
     "released",
     "scale_by_class_frequency",
     "scale_by_input",
+    "scale_by_insgd",
     "similarity_groups",
     "softmax_gradient_norm",
     "track_groups",

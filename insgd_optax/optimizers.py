@@ -8,15 +8,15 @@ import optax
 from insgd_optax.groups import track_groups
 from insgd_optax.layout import Layout
 from insgd_optax.settings import Number
-from insgd_optax.structures import Diagonal, Structure
-from insgd_optax.transforms.relative_step import relative_step
+from insgd_optax.structures import MeanVariances, Structure
 from insgd_optax.transforms.scale_by_input import scale_by_input
+from insgd_optax.transforms.scale_by_insgd import scale_by_insgd
 
 
 def insgd(
-    learning_rate: optax.ScalarOrSchedule = 0.01,
+    learning_rate: optax.ScalarOrSchedule = 0.02,
     *,
-    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     momentum: Number | None = 0.9,
     nesterov: bool = True,
     weight_decay: optax.ScalarOrSchedule = 0.0,
@@ -25,6 +25,7 @@ def insgd(
     eps: Number = 1e-2,
     guard: bool = True,
     relative: Number = 1.0,
+    gradient_decay: Number = 0.99,
     num_groups: int | None = None,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -82,10 +83,23 @@ def insgd(
       Atici, Pan, Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
       Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
     """
+    normalize = {"structure": structure, "decay": decay, "eps": eps, "guard": guard}
+    if _is_off(relative):
+        steps = [scale_by_input(**normalize, layouts=layouts), heavy_ball(momentum, nesterov)]
+    else:
+        steps = [
+            scale_by_insgd(
+                **normalize,
+                momentum=0.0 if momentum is None else momentum,
+                nesterov=nesterov,
+                gradient_decay=gradient_decay,
+                relative=relative,
+                balance=learning_rate,
+                layouts=layouts,
+            )
+        ]
     return optax.chain(
-        scale_by_input(structure, decay, eps, guard, layouts=layouts),
-        heavy_ball(momentum, nesterov),
-        optax.identity() if _is_off(relative) else relative_step(relative),
+        *steps,
         decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
         *([] if num_groups is None else [track_groups(num_groups)]),

@@ -8,7 +8,13 @@ from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.settings import check_between
-from insgd_optax.structures import NUMBER, Diagonal, PerLayer, Structure, check_structure
+from insgd_optax.structures import (
+    ELEMENTWISE_COST,
+    MeanVariances,
+    PerLayer,
+    Structure,
+    check_structure,
+)
 from insgd_optax.transforms.capacity import room_for
 
 
@@ -47,7 +53,7 @@ class LeafReport:
         if not self.layout.exact:
             outputs = max(1, outputs // max(1, inputs))
         if self.layout.one_hot:  # rows are read and added, and the gradient is as large as a table
-            return float(NUMBER * groups * (2 * self.rows + inputs) * outputs)
+            return float(ELEMENTWISE_COST * groups * (2 * self.rows + inputs) * outputs)
         return 3.0 * groups * self.rows * inputs * outputs
 
     @property
@@ -153,7 +159,7 @@ def explain(
     params: Any,
     *args: Any,
     batch_argnums: int | Sequence[int] | None = None,
-    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     **kwargs: Any,
 ) -> Explanation:
     """What `value_and_grad` would capture for every leaf of ``params``, found by tracing alone.

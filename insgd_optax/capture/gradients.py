@@ -12,7 +12,7 @@ from insgd_optax.capture.interpreter import Found, Interpreter
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
-from insgd_optax.structures import Diagonal, Structure, check_structure
+from insgd_optax.structures import MeanVariances, Structure, check_structure
 
 InputStats = dict[str, InputMoments | None]
 
@@ -23,7 +23,7 @@ def value_and_grad(
     has_aux: bool = False,
     *,
     batch_argnums: int | Sequence[int] | None = None,
-    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     per_example: PerExample | bool = False,
     strict: bool = True,
 ) -> Callable[..., tuple[Any, Any, InputStats]]:

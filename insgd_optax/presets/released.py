@@ -78,7 +78,7 @@ def released(
         factor = math.sqrt(1 + 1e-6) / (jnp.sqrt(undecayed) + 1e-6)
         exact = moments.layout.exact
         power = moments.kept.feature_power(power) if exact else moments.row_power(power)
-        divided = factor * structure.factor(power[:, :, 0], -1, eps=0.0)
+        divided = factor * structure.factor(power[:, :, 0], -1, eps=0.0, level=power[:, 0, 0])
         return jnp.where(layer.ever[:, None], divided, 1)[:, :, None]
 
     return optax.chain(

@@ -1,7 +1,7 @@
 """How much of a layer's second moment is kept: one structure a file."""
 
 from insgd_optax.structures.base import (
-    NUMBER,
+    ELEMENTWISE_COST,
     LayerInput,
     Signals,
     Structure,
@@ -9,18 +9,22 @@ from insgd_optax.structures.base import (
     check_structure,
 )
 from insgd_optax.structures.diagonal import Diagonal
+from insgd_optax.structures.frequency import Frequency
 from insgd_optax.structures.full import Full
 from insgd_optax.structures.mean_variance import MeanVariance
+from insgd_optax.structures.mean_variances import MeanVariances
 from insgd_optax.structures.per_layer import PerLayer
 from insgd_optax.structures.released import Released
 from insgd_optax.structures.scalar import Scalar
 
 __all__ = [
-    "NUMBER",
+    "ELEMENTWISE_COST",
     "Diagonal",
+    "Frequency",
     "Full",
     "LayerInput",
     "MeanVariance",
+    "MeanVariances",
     "PerLayer",
     "Released",
     "Scalar",

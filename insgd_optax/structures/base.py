@@ -10,9 +10,7 @@ from insgd_optax.settings import Number
 
 T = TypeVar("T")
 
-# A number that is read, changed and written costs about as much as so many multiply-adds of a
-# large matrix product.
-NUMBER = 8
+ELEMENTWISE_COST = 8  # multiply-adds of a large matrix product, per element read and written
 
 Sums = tuple[Float[Array, "groups ..."], Float[Array, " groups"]]
 
@@ -103,8 +101,8 @@ class Structure(Protocol):
         """About how many multiply-adds of matrix products an update takes for one matrix.
 
         For its statistics, its factor (a refresh counts for the updates until the next) and its
-        gradient, where it is used so often, on so many rows in all. ``NUMBER`` stands for a number
-        that is read and written.
+        gradient, where ``uses`` layers apply it to ``rows`` rows in all. An element that is read
+        and written counts as ``ELEMENTWISE_COST``.
         """
         ...
 
@@ -126,9 +124,20 @@ class Structure(Protocol):
         ...
 
     def factor(
-        self, power: Float[Array, "groups ..."], exponent: Number, eps: Number
+        self,
+        power: Float[Array, "groups ..."],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
     ) -> Float[Array, "groups ..."]:
-        """What `apply` needs of ``A ** exponent``, with zero in the place of ``1 / 0``."""
+        """``A ** exponent`` in the form that `apply` expects; 1 / 0 becomes 0.
+
+        Args:
+          power: what is kept, as `guarded` returns it.
+          exponent: from -1 to 1.
+          eps: relative shrinkage of a feature's power to ``level``.
+          level: each group's mean power over its features, itself shrunk to the mean over groups.
+        """
         ...
 
     def apply(
@@ -160,7 +169,7 @@ class PerFeature(EveryUpdate):
 
     def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
         del uses
-        return float(NUMBER * inputs + rows * inputs + inputs * outputs)
+        return float(ELEMENTWISE_COST * inputs + rows * inputs + inputs * outputs)
 
     def feature_power(
         self, power: Float[Array, "groups inputs"]

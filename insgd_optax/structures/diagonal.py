@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.numerics import safe_power
@@ -23,10 +22,11 @@ class Diagonal(PerFeature):
     scale of the input; without it a feature that is nearly always zero would take huge steps. As
     ``eps`` grows this becomes `Scalar`. State: one number a feature.
 
-    >>> power = jnp.array([[1.0, 3.0]])                      # one row, squares 1 and 3
-    >>> Diagonal().factor(power, exponent=-1, eps=0.0).round(3).tolist()
+    >>> import jax.numpy as jnp
+    >>> power, level = jnp.array([[1.0, 3.0]]), jnp.array([2.0])   # one row, squares 1 and 3
+    >>> Diagonal().factor(power, -1, 0.0, level).round(3).tolist()
     [[1.0, 0.333...]]
-    >>> Diagonal().factor(power, exponent=-1, eps=1.0).tolist()          # 2 / 3 and 2 / 5
+    >>> Diagonal().factor(power, -1, 1.0, level).tolist()          # 2 / 3 and 2 / 5
     [[0.666..., 0.4...]]
 
     References:
@@ -41,8 +41,11 @@ class Diagonal(PerFeature):
         return seen.sums(self.order)
 
     def factor(
-        self, power: Float[Array, "groups inputs"], exponent: Number, eps: Number
+        self,
+        power: Float[Array, "groups inputs"],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
     ) -> Float[Array, "groups inputs"]:
-        layer_power = jnp.mean(power, axis=1, keepdims=True)
-        shrunk = (power + eps * jnp.broadcast_to(layer_power, power.shape)) / (1 + eps)
+        shrunk = (power + eps * level[:, None]) / (1 + eps)
         return safe_power(shrunk, exponent)

@@ -38,7 +38,7 @@ class Full:
 
     >>> A = jnp.array([[[2.0, 1.0], [1.0, 2.0]]])            # mean eigenvalue 2
     >>> full = Full(damping=0.5)
-    >>> relative = full.apply(full.factor(A, exponent=-1, eps=0.0), jnp.ones((1, 2, 1)))
+    >>> relative = full.apply(full.factor(A, -1, 0.0, jnp.array([2.0])), jnp.ones((1, 2, 1)))
     >>> [round(float(u) / 2, 4) for u in relative.ravel()]   # the eigenvalue of (1, 1) is 3 + 1
     [0.25, 0.25]
 
@@ -106,10 +106,14 @@ class Full:
         return history, jnp.maximum(_mean_eigenvalue(history), _mean_eigenvalue(batch))
 
     def factor(
-        self, power: Float[Array, "groups inputs inputs"], exponent: Number, eps: Number
+        self,
+        power: Float[Array, "groups inputs inputs"],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
     ) -> Float[Array, "groups inputs inputs"]:
         del eps  # the damping takes its place
-        level = _mean_eigenvalue(power)[:, None, None]
+        level = level[:, None, None]
         identity = jnp.broadcast_to(jnp.eye(power.shape[1], dtype=power.dtype), power.shape)
         # What was never seen counts as white, until the next refresh.
         relative = jnp.where(level > 0, power * safe_power(level, -1), identity)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number
-from insgd_optax.structures.base import NUMBER, EveryUpdate, LayerInput, Sums
+from insgd_optax.structures.base import ELEMENTWISE_COST, EveryUpdate, LayerInput, Sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MeanVariance(EveryUpdate):
     pulled to their mean by ``eps``, as in `Diagonal`. State: one number a feature, and one.
 
     >>> moments = jnp.array([[2.0, 0.0, 3.0]])               # m = (2, 0), E‖x‖² / 2 = 3: σ² = 1
-    >>> factor = MeanVariance().factor(moments, exponent=-1, eps=0.0)
+    >>> factor = MeanVariance().factor(moments, exponent=-1, eps=0.0, level=moments[:, -1])
     >>> relative = MeanVariance().apply(factor, jnp.ones((1, 2, 1)))
     >>> [round(float(u) / 3, 6) for u in relative.ravel()]   # 1 / (1 + 4) and 1 / 1
     [0.2, 1.0]
@@ -43,7 +43,8 @@ class MeanVariance(EveryUpdate):
 
     def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
         del uses
-        return float(NUMBER * inputs + 2 * rows * inputs + (NUMBER + 2) * inputs * outputs)
+        elementwise = ELEMENTWISE_COST * (inputs + inputs * outputs)
+        return float(elementwise + 2 * rows * inputs + 2 * inputs * outputs)
 
     def observe(self, seen: LayerInput) -> Sums:
         squares, count = seen.sums(self.order)
@@ -61,12 +62,17 @@ class MeanVariance(EveryUpdate):
         return history, jnp.maximum(history[:, -1], batch[:, -1])
 
     def factor(
-        self, power: Float[Array, "groups _"], exponent: Number, eps: Number
+        self,
+        power: Float[Array, "groups _"],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
     ) -> Float[Array, "groups _"]:
         # Relative to the mean square: powers of a tiny variance would leave float32.
-        mean = power[:, :-1] * safe_power(power[:, -1:], -0.5)
+        mean = power[:, :-1] * safe_power(level, -0.5)[:, None]
         length = jnp.sum(mean**2, axis=1)
-        across = (jnp.maximum(1 - length / mean.shape[1], 0) + eps) / (1 + eps)
+        square = power[:, -1] * safe_power(level, -1)
+        across = (jnp.maximum(square - length / mean.shape[1], 0) + eps) / (1 + eps)
         along = across + length / (1 + eps)
         others = safe_power(across, exponent)
         rank_one = (safe_power(along, exponent) - others) * safe_power(length, -1)

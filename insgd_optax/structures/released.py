@@ -31,7 +31,7 @@ class Released(PerFeature):
     ``n`` standardized numbers have squares that add up to ``n - 1``.
 
     >>> P = jnp.array([[jnp.e, jnp.e]])                    # of two inputs
-    >>> Released().factor(P, exponent=-1, eps=0.0).round(6).tolist()
+    >>> Released().factor(P, -1, 0.0, level=P[:, 0]).round(6).tolist()
     [[1.0, 1.0]]
 
     A channel of one position, or one that is constant, has ``P = 0`` and takes a step that is 100
@@ -63,9 +63,13 @@ class Released(PerFeature):
         return seen.per_input(times * channels), jnp.broadcast_to(count, (seen.groups,))
 
     def factor(
-        self, power: Float[Array, "groups inputs"], exponent: Number, eps: Number
+        self,
+        power: Float[Array, "groups inputs"],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
     ) -> Float[Array, "groups inputs"]:
-        del eps  # the released code has constants of its own
+        del eps, level  # the released code has constants of its own
         return jnp.maximum(jnp.log(power), SMALLEST_DIVISOR) ** jnp.asarray(exponent, power.dtype)
 
 

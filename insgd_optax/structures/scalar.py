@@ -22,7 +22,8 @@ class Scalar(EveryUpdate):
     learning rate here. State: one number a group.
 
     >>> power = jnp.array([2.0])                             # one row, squares 1 and 3
-    >>> Scalar().apply(Scalar().factor(power, -1, eps=0.0), jnp.ones((1, 2, 1))).ravel().tolist()
+    >>> factor = Scalar().factor(power, exponent=-1, eps=0.0, level=power)
+    >>> Scalar().apply(factor, jnp.ones((1, 2, 1))).ravel().tolist()
     [0.5, 0.5]
 
     Attributes:
@@ -63,10 +64,14 @@ class Scalar(EveryUpdate):
         return jnp.maximum(history, batch), jnp.ones_like(history)
 
     def factor(
-        self, power: Float[Array, " groups"], exponent: Number, eps: Number
+        self,
+        power: Float[Array, " groups"],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
     ) -> Float[Array, " groups"]:
-        del eps  # it pulls a feature's power to the layer's mean, which this already is
-        return safe_power(power, exponent)
+        del power, eps  # there is one power, and it is the level
+        return safe_power(level, exponent)
 
     def apply(
         self, factor: Float[Array, " groups"], gradient: Float[Array, "groups inputs outputs"]

@@ -55,10 +55,17 @@ class Packed(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """A layer's factor, and the power of its unit."""
+    """What a step needs of a layer's second moment.
+
+    Attributes:
+      factor: a power of it, in the form that the structure's `apply` expects.
+      scale: the power of the unit that the factor is relative to.
+      power: each feature's mean power, the metric that steps are measured in.
+    """
 
     factor: Float[Array, "groups ..."]
     scale: Float[Array, " groups"]
+    power: Float[Array, "groups _ 1"]
 
 
 # What gradients need, for each of some exponents, and the packed factors to keep.
@@ -77,15 +84,15 @@ def factors_of(
     others = {path: layer for path, layer in seen.items() if path not in cached}
     fresh = _refreshed(cached, packed, exponents, eps) if cached else packed.factors
     found = []
-    for row, exponent in zip(fresh, exponents, strict=True):
+    for place, exponent in enumerate(exponents):
         stacks = []
         for path, layer in cached.items():
-            _, unit = _guarded(layer, guard)
-            kept = unpack(row, packed.slots[path].factors, layer.history)
-            stacks.append(stacked(Factor(kept, safe_power(unit, exponent)), {path: len(kept)}))
+            kept = unpack(fresh[place], packed.slots[path].factors, layer.history)
+            groups = {path: len(kept)}
+            stacks.append(stacked(_factor(layer, groups, exponent, eps, guard, kept), groups))
         for alike in _alike(others):
-            factor = _factor(_gathered(alike, packed), exponent, eps, guard)
             groups = {path: len(layer.history) for path, layer in alike.items()}
+            factor = _factor(_gathered(alike, packed), groups, exponent, eps, guard)
             stacks.append(stacked(factor, groups))
         found.append(stacks)
     return found, fresh
@@ -125,14 +132,38 @@ def _joined(stack: Mapping[str, Seen]) -> Seen:
     return layers[0]._replace(history=history, batch=history)
 
 
-def _factor(whole: Seen, exponent: Number, eps: Number, guard: bool) -> Factor:
-    """The factors of layers of one structure and size."""
-    power, unit = _guarded(whole, guard)
-    return Factor(whole.moments.kept.factor(power, exponent, eps), safe_power(unit, exponent))
+def _factor(
+    whole: Seen,
+    groups: Mapping[str, int],
+    exponent: Number,
+    eps: Number,
+    guard: bool,
+    kept_factor: Array | None = None,
+) -> Factor:
+    """The factors of layers of one structure and size, given or computed."""
+    kept = whole.moments.kept
+    power, unit = kept.guarded(whole.history, whole.batch if guard else whole.history)
+    features = kept.feature_power(power)
+    level = _floored(jnp.mean(features, axis=(1, 2)), groups, eps)
+    metric = (features + eps * level[:, None, None]) / (1 + eps)
+    factor = kept.factor(power, exponent, eps, level) if kept_factor is None else kept_factor
+    return Factor(factor, safe_power(_floored(unit, groups, eps), exponent), metric)
 
 
-def _guarded(layer: Seen, guard: bool) -> tuple[Array, Array]:
-    return layer.moments.kept.guarded(layer.history, layer.batch if guard else layer.history)
+def _floored(
+    level: Float[Array, " all_groups"], groups: Mapping[str, int], eps: Number
+) -> Float[Array, " all_groups"]:
+    """Each group's level, shrunk to the mean over the groups of its leaf.
+
+    A group (a depthwise channel, an expert) with tiny inputs is bounded as a feature is.
+    """
+    sizes = np.array(list(groups.values()), np.int32)
+    if np.all(sizes <= 1):
+        return level
+    leaf = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    sums = jax.ops.segment_sum(level, leaf, len(sizes), indices_are_sorted=True)
+    mean = sums / np.maximum(sizes, 1).astype(level.dtype)
+    return (level + eps * mean[leaf]) / (1 + eps)
 
 
 def _refreshed(
@@ -144,7 +175,8 @@ def _refreshed(
     def computed_for(old: Array, exponent: Number) -> Array:
         new = {}
         for alike in _alike(cached):
-            factors = _factor(_joined(alike), exponent, eps, guard=False).factor
+            groups = {path: len(layer.history) for path, layer in alike.items()}
+            factors = _factor(_joined(alike), groups, exponent, eps, guard=False).factor
             ends = itertools.accumulate(len(layer.history) for layer in alike.values())
             new |= zip(alike, jnp.split(factors, list(ends)[:-1]), strict=True)
         parts = [old[:0]]

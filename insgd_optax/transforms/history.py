@@ -88,9 +88,9 @@ def slots_for(
 
 
 def totals(slots: Mapping[str, Slot]) -> Room:
-    """How long the packed vectors are."""
-    ends = [[part.stop for part in slot] for slot in slots.values()]
-    return Room(*(max(stops) for stops in zip(*ends, strict=True))) if ends else Room(0, 0, 0)
+    """How long the packed vectors are: one number at least, since checkpoints refuse none."""
+    ends = [(1, 1, 1), *([part.stop for part in slot] for slot in slots.values())]
+    return Room(*(max(stops) for stops in zip(*ends, strict=True)))
 
 
 def pack(
@@ -101,7 +101,7 @@ def pack(
     Raises:
       ValueError: if a leaf's slot is smaller than its layer needs.
     """
-    sums, count, group_of = [jnp.zeros(0, dtype)], [jnp.zeros(0, dtype)], [np.zeros(0, np.int32)]
+    sums, count, group_of = [], [], []
     for path, slot in slots.items():
         moments = matched[path]
         numbers, groups = _length(slot.numbers), _length(slot.groups)
@@ -116,6 +116,10 @@ def pack(
         sums.append(jnp.zeros(numbers, dtype))
         count.append(jnp.zeros(groups, dtype))
         group_of.append(owner)
+    numbers, groups, _ = totals(slots)
+    sums.append(jnp.zeros(numbers - sum(part.size for part in sums), dtype))
+    count.append(jnp.zeros(groups - sum(part.size for part in count), dtype))
+    group_of.append(np.zeros(numbers - sum(part.size for part in group_of), np.int32))
     return Batch(jnp.concatenate(sums), jnp.concatenate(count), np.concatenate(group_of))
 
 

@@ -31,8 +31,8 @@ class ScaleByInputState(NamedTuple):
       power_weight: the weight that every group's history has gathered, to correct its bias; shape
         (groups,), same dtype.
       factor: the factors that a structure keeps between refreshes, one leaf after the other;
-        one row for each exponent, shape (exponents, factors), same dtype. Empty for structures
-        that keep none.
+        one row for each exponent, shape (exponents, factors), same dtype. A single zero for
+        structures that keep none: checkpoints refuse arrays without elements.
     """
 
     count: Int[Array, ""]
@@ -51,12 +51,14 @@ class Observed(NamedTuple):
         everything is finite.
       finite: whether everything is.
       state: the new state.
+      slots: where each leaf's part of the packed state is, by path.
     """
 
     moments: dict[str, InputMoments]
     derived: list[dict[str, Any]]
     finite: Bool[Array, ""]
     state: ScaleByInputState
+    slots: dict[str, Slot]
 
 
 Derive = Callable[[Mapping[str, Seen], Packed], Derived]
@@ -71,12 +73,15 @@ class History:
       decay_at: how much of it stays at an update, from the weight that it has gathered so far.
       layouts: the parameters' layouts, where their shapes do not suggest them.
       exponents: the powers of the second moment that factors are kept for.
+      checks_gradient: whether a gradient that is not finite is looked for. Without, the caller
+        looks for it.
     """
 
     structure: Structure
     decay_at: Callable[[Array], Number | Array]
     layouts: Mapping[str, Layout]
     exponents: tuple[Number, ...] = (-1,)
+    checks_gradient: bool = True
 
     def init(self, params: Any) -> ScaleByInputState:
         """An empty history, with room for these parameters."""
@@ -120,12 +125,23 @@ class History:
             return state._replace(count=count, skipped=skipped), zeros
 
         count = jnp.asarray(optax.safe_increment(state.count))
-        finite = all_finite([*(leaf for _, leaf in named), batch.sums], state.power.dtype)
+        gradient = [leaf for _, leaf in named] if self.checks_gradient else []
+        finite = all_finite([*gradient, batch.sums], state.power.dtype)
         # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
         # the kernel of every leaf, and could not share the kernels of leaves of one shape.
         after, derived = jax.lax.cond(finite, moved, kept)
         groups = {path: layer.layout.groups for path, layer in moments.items()}
-        return Observed(moments, [opened(stacks, groups) for stacks in derived], finite, after)
+        opened_stacks = [opened(stacks, groups) for stacks in derived]
+        return Observed(moments, opened_stacks, finite, after, slots)
+
+
+def kept_unless(
+    finite: Bool[Array, ""], after: ScaleByInputState, before: ScaleByInputState
+) -> ScaleByInputState:
+    """The state after an update, or the one before it with one more skipped update."""
+    skipped = jnp.asarray(optax.safe_increment(before.skipped))
+    bad = before._replace(count=after.count, skipped=skipped)
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, bad)
 
 
 def _seen(

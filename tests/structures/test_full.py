@@ -68,8 +68,9 @@ def test_no_direction_is_divided_by_less_than_the_damping(name, dtype, exponent)
 def test_the_factor_is_symmetric_and_positive_definite(rows, features, scale, seed):
     x = 10.0**scale * np.random.default_rng(seed).normal(size=(rows, features))
     moment = jnp.asarray((x.T @ x / rows)[None])
+    level = jnp.trace(moment[0])[None] / features
     for exponent in (-1, -0.5, 0.5):
-        factor = np.asarray(_exact().factor(moment, exponent, 0.0))[0]
+        factor = np.asarray(_exact().factor(moment, exponent, 0.0, level))[0]
         np.testing.assert_allclose(factor, factor.T, atol=1e-12 * np.abs(factor).max())
         assert np.linalg.eigvalsh(factor).min() > 0
 

@@ -1,0 +1,55 @@
+"""Frequency: how often each row of a table is read."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number
+from insgd_optax.structures.base import LayerInput, PerFeature, Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Frequency(PerFeature):
+    r"""Divides the gradient of a table's row by the root of how often the row is read.
+
+    .. math::
+      (A^{-1} G)_i \approx G_i / \sqrt{\bar f f_i}, \qquad
+      f_i = \mathbb{E}\, x_i^2, \quad \bar f = \tfrac{1}{n} \textstyle\sum_i f_i
+
+    The input of a lookup is one-hot, so the mean square of feature i is the frequency of row i.
+    Dividing by the frequency itself, as `Diagonal` does, gives a row that is read once in a
+    thousand batches a step of a thousand times its share, from one example. The root is the
+    division by :math:`\lVert x \rVert` of the INSGD project page, and what Adam does to a row. A
+    row below the hundredth part of the mean frequency (``eps``) counts as that. Only the history
+    is used: what one batch says of a row is that it was read, or was not. State: one number a row.
+
+    >>> frequency, level = jnp.array([[0.01, 0.81]]), jnp.array([0.41])
+    >>> factor = Frequency().factor(frequency, exponent=-1, eps=0.0, level=level)
+    >>> [round(float(f) * 0.41**0.5, 4) for f in factor[0]]                # 1 / 0.1 and 1 / 0.9
+    [10.0, 1.1111]
+    """
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    def observe(self, seen: LayerInput) -> Sums:
+        return seen.sums(self.order)
+
+    def guarded(
+        self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
+    ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
+        del batch
+        return history, jnp.ones_like(history[:, 0])
+
+    def factor(
+        self,
+        power: Float[Array, "groups inputs"],
+        exponent: Number,
+        eps: Number,
+        level: Float[Array, " groups"],
+    ) -> Float[Array, "groups inputs"]:
+        shrunk = (power + eps * level[:, None]) / (1 + eps)
+        return safe_power(shrunk, exponent / 2) * safe_power(level, exponent / 2)[:, None]

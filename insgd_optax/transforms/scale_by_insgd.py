@@ -1,0 +1,206 @@
+"""scale_by_insgd: a direction from the inputs, and a length from the history of gradients."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from insgd_optax.layout import Layout
+from insgd_optax.moments import InputMoments
+from insgd_optax.numerics import safe_power
+from insgd_optax.settings import Number, check_between
+from insgd_optax.structures import MeanVariances, Structure, check_structure
+from insgd_optax.transforms.factors import Derived, Packed, Seen, applied, factors_of
+from insgd_optax.transforms.lengths import GradientHistory, Unit, pack, places, ratio, with_batch
+from insgd_optax.transforms.normalizer import (
+    History,
+    Observed,
+    ScaleByInputState,
+    kept_unless,
+)
+from insgd_optax.transforms.scale_by_input import check_decay
+from insgd_optax.trees import merged_leaves, named_leaves, split_leaves
+
+
+class ScaleByInsgdState(NamedTuple):
+    """State of `scale_by_insgd`.
+
+    Attributes:
+      inputs: the history of the layers' inputs, as of `scale_by_input`.
+      gradients: the history of the layers' gradients, two numbers for each of their groups.
+      momentum: the decayed sum of normalized gradients, shaped like the parameters.
+    """
+
+    inputs: ScaleByInputState
+    gradients: GradientHistory
+    momentum: optax.Updates
+
+
+def scale_by_insgd(
+    structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
+    decay: Number = 0.95,
+    eps: Number = 1e-2,
+    guard: bool = True,
+    *,
+    momentum: Number = 0.9,
+    nesterov: bool = True,
+    gradient_decay: Number = 0.99,
+    relative: Number = 1.0,
+    least: Number = 0.1,
+    balance: optax.ScalarOrSchedule = 0.0,
+    layouts: Mapping[str, Layout] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Steps along normalized gradients, with the length that the gradients' history gives them.
+
+    .. math::
+      u_k = A_k^{-1} G_k, \qquad m_k = \gamma m_{k-1} + u_k, \qquad
+      v_k = \max_{j \le k} \hat s_j, \quad s_k = \langle u_k, G_k \rangle
+
+      \text{update} = \left( \frac{(1 - \gamma) \lVert W \rVert_P}{\sqrt{v_k}} \right)^{\rho} m_k
+      + \frac{\rho \, \eta_k}{2} \min\left(1, \frac{s_k}{v_k}\right) W
+
+    The direction is that of `scale_by_input`: ``A`` is the history of the second moment of the
+    layer's input. The length is a share of what the layer computes,
+    :math:`\lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2` with the history of each feature's power
+    ``P``, as long as gradients are as large as they ever were and agree with one another. ``v`` is
+    the largest running mean of the squared normalized gradient :math:`s`, in the metric of the
+    layer's input. So a step fades with its gradient, and a fitted network needs no schedule.
+
+    On pure noise a step proportional to the weights makes them grow by :math:`\eta^2 / 2` a step.
+    The last term is a weight decay that takes just that away.
+
+    Each matrix of a stack of layers is measured by itself, and together with its bias, which is a
+    weight on an input that is always 1. A leaf that belongs to no layer (a gain, a position
+    embedding) is a unit by itself, with ``A`` and ``P`` of 1.
+
+    >>> import insgd_optax
+    >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
+    >>> params, inputs = {"kernel": jnp.array([[3.0], [4.0]])}, jnp.array([[1.0, 1.0]])
+    >>> structure = insgd_optax.Scalar()
+    >>> grad_fn = insgd_optax.value_and_grad(loss_fn, structure=structure)
+    >>> _, grads, input_stats = grad_fn(params, inputs)
+    >>> tx = scale_by_insgd(structure, momentum=0.0)
+    >>> updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
+    >>> [round(float(u), 4) for u in updates["kernel"][:, 0]]            # 5 * [1, 1] / sqrt(2)
+    [3.5355, 3.5355]
+
+    Args:
+      structure: how much of the second moment is kept; the same as in `value_and_grad`.
+      decay, eps, guard, layouts: as in `scale_by_input`.
+      momentum: :math:`\gamma` in [0, 1).
+      nesterov: whether to use Nesterov momentum.
+      gradient_decay: how much of the running mean of :math:`s` stays at each step.
+      relative: :math:`\rho`, from 0, which gives SGD's length, to 1.
+      least: a layer of ``m`` outputs whose mean square is below ``least ** 2`` is treated as if it
+        were that, so that weights which start at zero can leave it.
+      balance: :math:`\eta`, the learning rate or schedule that multiplies the steps; 0 for no
+        decay.
+
+    Returns:
+      A transformation whose ``update`` needs ``params`` and ``input_stats``. A batch that is not
+      finite changes nothing, and its update is zero.
+
+    Raises:
+      ValueError: at ``update``, if ``params`` or ``input_stats`` is missing or does not fit.
+
+    References:
+      Ginsburg et al., "NovoGrad" (2019), for a length by the layer's gradient history. Reddi, Kale,
+      Kumar, "AMSGrad" (ICLR 2018), for its largest value. You, Gitman, Ginsburg, "LARS" (2017),
+      for the ratio to the weights. Kosson et al., "Rotational equilibrium" (ICML 2024), for the
+      balance of growth and decay.
+    """
+    check_structure(structure)
+    check_decay(decay)
+    for name, setting in (("momentum", momentum), ("gradient_decay", gradient_decay)):
+        check_between(name, setting, 0, 1)
+    check_between("eps", eps, 0)
+    check_between("relative", relative, 0, 1)
+    check_between("least", least, 0)
+    history = History(structure, lambda weight: decay, layouts or {}, checks_gradient=False)
+
+    def init_fn(params: optax.Params) -> ScaleByInsgdState:
+        inputs = history.init(params)
+        powers = (jnp.zeros_like(inputs.power_weight) for _ in range(2))
+        return ScaleByInsgdState(inputs, GradientHistory(*powers), optax.tree.zeros_like(params))
+
+    def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
+        return factors_of(seen, packed, [-1], eps, guard)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        input_stats: Mapping[str, InputMoments | None] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ScaleByInsgdState]:
+        del extra_args
+        observed = history.observe(updates, state.inputs, input_stats, derive)
+        units = _units(updates, observed)
+        layouts = {path: layout for unit in units for path, layout in unit.layouts.items()}
+        dtype = state.inputs.power.dtype
+        gradients, weights, buffer = (
+            split_leaves(tree, layouts, dtype) for tree in (updates, params, state.momentum)
+        )
+        [factors] = observed.derived
+        directions = {
+            path: applied(observed.moments[path], factors[path], gradient)
+            if path in factors
+            else gradient
+            for path, gradient in gradients.items()
+        }
+        length = state.inputs.power_weight.size
+        power = pack(units, [unit.power(directions, gradients) for unit in units], length)
+        seen = pack(units, [unit.seen.astype(dtype) for unit in units], length)
+        finite = observed.finite & jnp.isfinite(jnp.sum(power))
+        taken = state.inputs.count - state.inputs.skipped
+        gradient_history = with_batch(state.gradients, power, seen, gradient_decay, taken)
+        size = pack(units, [unit.size(weights, least) for unit in units], length)
+        scale = ((1 - momentum) * ratio(size, gradient_history)) ** relative
+        share = jnp.minimum(power * safe_power(gradient_history.largest, -1), 1)
+        rate = balance(state.inputs.count) if callable(balance) else balance
+        shrink = relative * rate / 2 * share
+        moved, steps = {}, {}
+        for unit in units:
+            at = places(unit)
+            for path in unit.layouts:
+                m = buffer[path]
+                new = jnp.where(finite, momentum * m + directions[path], m)
+                moved[path] = new
+                ahead = (1 + momentum) * new - momentum**2 * m if nesterov else new
+                step = scale[at][:, None, None] * ahead + shrink[at][:, None, None] * weights[path]
+                steps[path] = jnp.where(finite, step, 0)
+        after = ScaleByInsgdState(
+            kept_unless(finite, observed.state, state.inputs),
+            jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), gradient_history, state.gradients
+            ),
+            merged_leaves(state.momentum, moved, layouts),
+        )
+        return merged_leaves(updates, steps, layouts), after
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _units(updates: optax.Updates, observed: Observed) -> list[Unit]:
+    """What steps together: each layer with its bias, and each leaf without a layer."""
+    leaves = dict(named_leaves(updates))
+    moments, [factors] = observed.moments, observed.derived
+    biases = {path: layer.bias for path, layer in moments.items() if layer.bias}
+    biases = {path: bias for path, bias in biases.items() if bias.path in leaves}
+    joined = {bias.path for bias in biases.values()}
+    one = jnp.ones((1, 1, 1), observed.state.power.dtype)
+    units = []
+    for path, slot in observed.slots.items():
+        if path in moments:
+            layouts, metric = {path: moments[path].layout}, [factors[path].power]
+            if path in biases:
+                layouts[biases[path].path] = biases[path].layout
+                metric.append(one)
+            units.append(Unit(layouts, metric, slot.groups.start, moments[path].count > 0))
+        elif path not in joined:
+            layout = Layout.pooled(leaves[path].shape)
+            units.append(Unit({path: layout}, [one], slot.groups.start, jnp.ones(1, bool)))
+    return units
