@@ -22,7 +22,7 @@ from insgd_optax.groups import (
     track_prototypes,
 )
 from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
+from insgd_optax.moments import Bias, InputMoments
 from insgd_optax.optimizers import insgd
 from insgd_optax.presets import nlms, paper, project_page, released
 from insgd_optax.relative_step import relative_step
@@ -42,6 +42,7 @@ from insgd_optax.white_inputs import OnWhiteInputsState, on_white_inputs
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bias",
     "Diagonal",
     "Explanation",
     "Full",

@@ -11,6 +11,19 @@ from insgd_optax.layout import Layout
 from insgd_optax.structures import Scalar, Structure
 
 
+@dataclasses.dataclass(frozen=True)
+class Bias:
+    """The leaf that is added to a layer's result: the weight of an input that is always 1.
+
+    Attributes:
+      path: the leaf's path.
+      layout: how it is seen as one row for each of the layer's matrices: ``(groups, 1, outputs)``.
+    """
+
+    path: str
+    layout: Layout
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class InputMoments:
@@ -40,6 +53,8 @@ class InputMoments:
         kept as `Scalar` all the same.
       per_example: the `PerExample` that the gradient of every row was divided by, or None
         (static).
+      bias: the leaf that is added to the layer's result, or None (static). `value_and_grad` reads
+        it from the trace; with statistics from elsewhere, name it yourself.
     """
 
     # Not checked as Float[Array, "groups ..."]: JAX rebuilds pytrees around placeholders.
@@ -48,6 +63,7 @@ class InputMoments:
     layout: Layout = dataclasses.field(metadata={"static": True})
     structure: Structure = dataclasses.field(metadata={"static": True})
     per_example: Any = dataclasses.field(default=None, metadata={"static": True})
+    bias: Bias | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def kept(self) -> Structure:
