@@ -139,7 +139,7 @@ def test_gains_and_leaves_without_a_layer_of_their_own_keep_their_update():
     assert np.any(updates["layer"]["kernel"] != grads["layer"]["kernel"])
 
 
-def test_two_possible_biases_beside_a_layer_are_none():
+def test_a_gain_beside_a_weight_and_its_bias_keeps_its_update():
     def loss_fn(params: Any, inputs: Any) -> Any:
         layer = params["layer"]
         return jnp.sum(
@@ -151,8 +151,37 @@ def test_two_possible_biases_beside_a_layer_are_none():
     _, grads, stats = insgd.value_and_grad(loss_fn)(params, inputs)
     step = insgd.relative_step()
     updates, _ = step.update(grads, step.init(params), params, input_stats=stats)
-    for name in ("bias", "gain"):
-        np.testing.assert_array_equal(updates["layer"][name], grads["layer"][name])
+    np.testing.assert_array_equal(updates["layer"]["gain"], grads["layer"]["gain"])
+    ratios = [updates["layer"][name] / grads["layer"][name] for name in ("kernel", "bias")]
+    np.testing.assert_allclose(ratios[0], ratios[0][0, 0], rtol=1e-6)
+    np.testing.assert_allclose(ratios[1], ratios[0][0, 0], rtol=1e-6)
+
+
+def test_a_layer_whose_bias_is_not_among_the_updates_is_measured_alone():
+    params, inputs = problem(bias=True)
+    _, grads, stats = insgd.value_and_grad(linear)(params, inputs)
+    step = insgd.relative_step(least=0.0)
+    masked = optax.masked(step, {"layer": {"kernel": True, "bias": False}})
+    updates, _ = masked.update(grads, masked.init(params), params, input_stats=stats)
+    np.testing.assert_array_equal(updates["layer"]["bias"], grads["layer"]["bias"])
+    kernels = [{"kernel": tree["layer"]["kernel"]} for tree in (updates, params)]
+    np.testing.assert_allclose(size(kernels[0], inputs), size(kernels[1], inputs), rtol=1e-6)
+
+
+def test_a_bias_named_with_hand_made_statistics_is_measured_with_its_layer():
+    with jax.enable_x64(True):
+        params, inputs = problem(bias=True)
+        _, grads, stats = insgd.value_and_grad(linear)(params, inputs)
+        power = jnp.sum(jnp.square(inputs), axis=0)[None]
+        layout, row = insgd.Layout.of_matrix((5, 3)), insgd.Layout((3,), (), 1, 1, 3)
+        bias = insgd.Bias("layer/bias", row)
+        count = jnp.array([7.0], jnp.float64)
+        by_hand = insgd.InputMoments(power, count, layout, insgd.Diagonal(), bias=bias)
+        step = insgd.relative_step()
+        for given in (stats, {"layer/kernel": by_hand, "layer/bias": None}):
+            updates, _ = step.update(grads, step.init(params), params, input_stats=given)
+            whole = size(updates["layer"], inputs)
+            np.testing.assert_allclose(whole, size(params["layer"], inputs), rtol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -5,6 +5,7 @@ masks, weight norm, merged adapters) only changes its origin, and so is transpar
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -32,9 +33,9 @@ PASSING_ON = frozenset({"optimization_barrier", "device_put", "pvary", "pcast", 
 RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Use:
-    """A layer and the leaves that its weight is made from.
+    """A layer at its place in a program, and the leaves that its weight is made from.
 
     Attributes:
       layer: the layer.
@@ -63,8 +64,9 @@ class Program:
       times: how often they run it.
       outputs: origins of its results.
       uses: the layer at an equation, by the equation's place.
-      inner: the programs of an equation that hold layers or effects, by the equation's place.
-      nested: all programs within it, with layers or without.
+      origins: of every variable that depends on parameters or data.
+      nested: the programs of an equation, by the equation's place.
+      inner: those of equations that hold layers or effects.
       why_not: for a leaf (by number), why an equation that uses it is no layer.
     """
 
@@ -73,13 +75,17 @@ class Program:
     times: int
     outputs: list[Origin] = dataclasses.field(default_factory=list)
     uses: dict[int, Use] = dataclasses.field(default_factory=dict)
+    origins: dict[Any, Origin] = dataclasses.field(default_factory=dict)
+    nested: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
     inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
-    nested: list["Program"] = dataclasses.field(default_factory=list)
     why_not: dict[int, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def has_layers(self) -> bool:
         return bool(self.uses or self.inner)
+
+    def origin(self, atom: Any) -> Origin:
+        return Origin() if compat.is_literal(atom) else self.origins.get(atom, Origin())
 
     def all_uses(self) -> list[Use]:
         """The layers of this program and of those within it."""
@@ -99,7 +105,7 @@ class Program:
     def all_reasons(self) -> dict[int, list[str]]:
         """``why_not`` of this program and of those within it."""
         reasons = {leaf: list(texts) for leaf, texts in self.why_not.items()}
-        for program in self.nested:
+        for program in itertools.chain.from_iterable(self.nested.values()):
             for leaf, texts in program.all_reasons().items():
                 reasons.setdefault(leaf, []).extend(texts)
         return reasons
@@ -110,17 +116,13 @@ def analyze(
 ) -> Program:
     """Follows origins from a program's inputs to its results and notes the layers on the way."""
     program, jaxpr = Program(closed, depth, times), closed.jaxpr
-    origins = dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def read(atom) -> Origin:
-        return Origin() if compat.is_literal(atom) else origins.get(atom, Origin())
-
+    program.origins.update(zip(jaxpr.invars, inputs, strict=True))
     for place, equation in enumerate(jaxpr.eqns):
-        operands = [read(atom) for atom in equation.invars]
+        operands = [program.origin(atom) for atom in equation.invars]
         if any(origin.leaves or origin.data for origin in operands):
             results = _follow(program, place, equation, operands)
-            origins.update(zip(equation.outvars, results, strict=True))
-    program.outputs = [read(atom) for atom in jaxpr.outvars]
+            program.origins.update(zip(equation.outvars, results, strict=True))
+    program.outputs = [program.origin(atom) for atom in jaxpr.outvars]
     return program
 
 
@@ -143,7 +145,7 @@ def _follow(
         outputs = inner[0].outputs
     else:
         return _follow_simple(program, place, equation, operands)
-    program.nested.extend(inner)
+    program.nested[place] = inner
     if any(each.has_layers for each in inner) or _has_bare_effects(equation):
         program.inner[place] = inner
     return outputs

@@ -133,5 +133,6 @@ def _by_path(
     for leaf in leaves:
         if leaf.target is not None:
             sums, count = found[leaf.number]
-            input_stats[leaf.name] = InputMoments(sums, count, leaf.target.layout, structure, rows)
+            settings = leaf.target.layout, structure, rows, leaf.bias
+            input_stats[leaf.name] = InputMoments(sums, count, *settings)
     return input_stats

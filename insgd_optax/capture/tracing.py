@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from insgd_optax.capture.biases import find_biases
 from insgd_optax.capture.dataflow import Program, Use, analyze
 from insgd_optax.capture.interpreter import Target
+from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.origin import Origin, Spread, View
 from insgd_optax.capture.why_not import BIAS
 from insgd_optax.layout import Layout
+from insgd_optax.moments import Bias
 from insgd_optax.trees import named_leaves
 
 NO_USE = "no layer applies it to the batch"
@@ -32,6 +35,8 @@ class Leaf:
       rows: how many rows each of its matrices is applied to.
       uses: how often.
       reason: why there is no target, or why its layout is not exact.
+      bias: what is added to the results of its layers.
+      bias_of: the path of the weight whose bias it is.
     """
 
     name: str
@@ -42,11 +47,14 @@ class Leaf:
     rows: int
     uses: int
     reason: str
+    bias: Bias | None = None
+    bias_of: str | None = None
 
     @property
     def is_missed(self) -> bool:
         """A matrix or kernel that no layer was found for."""
-        return self.target is None and len(self.shape) >= 2 and self.reason != BIAS
+        is_bias = self.reason == BIAS or self.bias_of is not None
+        return self.target is None and len(self.shape) >= 2 and not is_bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +113,7 @@ def trace(
     parameters = positions("argnums", argnums, len(args))
     numbers = [sum(sizes[:n]) + offset for n in parameters for offset in range(sizes[n])]
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
-    leaves = _leaves(named_leaves(chosen), numbers, program)
+    leaves = _with_biases(_leaves(named_leaves(chosen), numbers, program), program, places)
     return Traced(program, arrays, places, result_structures[-1].unflatten, leaves)
 
 
@@ -200,6 +208,22 @@ def _leaf(
     rows, times = rows // max(1, target.layout.groups), times // max(1, target.layout.groups)
     reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
     return Leaf(name, number, shape, target, equations, rows, times, reason)
+
+
+def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int]) -> list[Leaf]:
+    """The leaves with their biases, and the biases with the weights that they belong to."""
+    by_number = {leaf.number: leaf for leaf in leaves}
+    shapes = {number: leaf.shape for number, leaf in by_number.items()}
+    inputs = [Moved.of_leaf(n, shapes[n]) if n in shapes else None for n in numbers]
+    targets = {leaf.number: leaf.target for leaf in leaves if leaf.target}
+    layouts = {n: target.layout for n, target in targets.items() if target.layout.exact}
+    for weight, (number, layout) in find_biases(program, inputs, layouts, shapes).items():
+        path, bias = by_number[weight].name, by_number[number]
+        reason = f"bias of '{path}'"
+        by_number[number] = dataclasses.replace(bias, bias_of=path, reason=reason)
+        found = Bias(bias.name, layout)
+        by_number[weight] = dataclasses.replace(by_number[weight], bias=found)
+    return [by_number[leaf.number] for leaf in leaves]
 
 
 def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
+from insgd_optax.moments import Bias, InputMoments
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number, check_between
 from insgd_optax.transforms.matching import match_statistics
@@ -35,10 +34,9 @@ def relative_step(
     initialized do not know the input's size.
 
     Every matrix of a stack of layers is measured by itself, and together with its bias: a bias is a
-    weight on an input that is always 1. What lies beside a weight as the only leaf with a number
-    for each output is taken for its bias. Other leaves, such as the gains of norms, keep their
-    update. Steps of less than about 1e-18, or more than 1e18, leave float32, and are zero. Use it
-    behind momentum and in front of weight decay and of the learning rate.
+    weight on an input that is always 1 (see `Bias`). Other leaves, such as the gains of norms, keep
+    their update. Steps of less than about 1e-18, or more than 1e18, leave float32, and are zero.
+    Use it behind momentum and in front of weight decay and of the learning rate.
 
     >>> import insgd_optax
     >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
@@ -90,12 +88,13 @@ def relative_step(
             )
         moments = {path: found for path, found in matched.items() if found is not None}
         biases = _biases(named_leaves(updates), moments)
-        layouts = {path: layer.layout for path, layer in moments.items()} | dict(biases.values())
+        layouts = {path: layer.layout for path, layer in moments.items()}
+        layouts |= {bias.path: bias.layout for bias in biases.values()}
         dtype = widest_dtype(jax.tree.leaves(updates))
         weights = split_leaves(params, layouts, dtype)
         steps = split_leaves(updates, layouts, dtype)
         for path, layer in moments.items():
-            both = [path, biases[path][0]] if path in biases else [path]
+            both = [path, biases[path].path] if path in biases else [path]
             ratio = _ratio(layer, [weights[p] for p in both], [steps[p] for p in both], least)
             steps |= {p: steps[p] * ratio**power for p in both}
         return merged_leaves(updates, steps, layouts), state
@@ -105,28 +104,11 @@ def relative_step(
 
 def _biases(
     leaves: Sequence[tuple[str, Array]], moments: Mapping[str, InputMoments]
-) -> dict[str, tuple[str, Layout]]:
-    """The bias of each layer: the only leaf beside it that has just a number for every output.
-
-    It is a weight on an input that is always 1, one more row of the layer's matrix.
-    """
-    found: dict[str, list[tuple[str, Layout]]] = {}
-    for path, leaf in leaves:
-        beside = [
-            (layer, Layout(leaf.shape, (), layout.groups, 1, leaf.size // layout.groups))
-            for layer, layout in ((layer, seen.layout) for layer, seen in moments.items())
-            if path not in moments
-            and _parent(layer) == _parent(path)
-            and layout.exact
-            and layout.groups * layout.outputs == leaf.size > 0
-        ]
-        if len(beside) == 1:
-            found.setdefault(beside[0][0], []).append((path, beside[0][1]))
-    return {layer: biases[0] for layer, biases in found.items() if len(biases) == 1}
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
+) -> dict[str, Bias]:
+    """The bias of each layer, where it is among the updates: one more row of the layer's matrix."""
+    present = {path for path, _ in leaves}
+    biases = {path: layer.bias for path, layer in moments.items()}
+    return {path: bias for path, bias in biases.items() if bias and bias.path in present}
 
 
 def _ratio(

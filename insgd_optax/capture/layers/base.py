@@ -39,6 +39,8 @@ class Layer:
       groups, inputs, outputs: those sizes.
       look: from the input operands to what can be asked about them.
       one_hot: whether the input is one-hot.
+      strides: for each axis of the result, how far apart its entries lie in ``(groups, outputs)``;
+        0 for rows. None where that is not known: then no bias is found.
     """
 
     equation: str
@@ -50,6 +52,7 @@ class Layer:
     outputs: int
     look: Callable[..., RowInput]
     one_hot: bool = False
+    strides: tuple[int, ...] | None = None
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:

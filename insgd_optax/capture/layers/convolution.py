@@ -26,7 +26,10 @@ def convolution_layer(equation: JaxprEqn) -> Layer | None:
     groups, out_axis = params["feature_group_count"], numbers.rhs_spec[0]
     inputs, outputs = math.prod(shape) // max(1, shape[out_axis]), shape[out_axis] // groups
     steps = _kernel_steps(shape, out_axis, groups)
-    return Layer(equation.primitive.name, 1, (0,), steps, groups, inputs, outputs, look)
+    # The channels of the result are the outputs, group by group.
+    strides = tuple(int(axis == numbers.out_spec[1]) for axis in range(len(output)))
+    sizes = groups, inputs, outputs
+    return Layer(equation.primitive.name, 1, (0,), steps, *sizes, look, strides=strides)
 
 
 def _kernel_steps(shape: tuple[int, ...], out_axis: int, groups: int) -> tuple[Step, ...]:

@@ -32,8 +32,19 @@ def dot_layer(equation: JaxprEqn, weight: int, input: int) -> Layer:
         outputs_after=len(free) if weight == 1 else 0,
     )
     steps: tuple[Step, ...] = (("transpose", (*kept, *free)),)
-    sizes = math.prod(shape[axis] for axis, _ in batched), inputs, _size(shape, free)
-    return Layer("dot_general", weight, (input,), steps, *sizes, look)
+    groups, outputs = _size(shape, [axis for axis, _ in batched]), _size(shape, free)
+    ordered = [axis for axis, _ in batched] + free
+    of_axis = dict(zip(ordered, _strides([shape[axis] for axis in ordered]), strict=True))
+    by_weight = tuple(of_axis[axis] for axis in free)
+    by_rows = (0,) * (len(shape_of(equation.outvars[0])) - len(ordered))
+    strides = tuple(of_axis[axis] for axis in batch[weight])
+    strides += by_rows + by_weight if weight == 1 else by_weight + by_rows
+    sizes = groups, inputs, outputs
+    return Layer("dot_general", weight, (input,), steps, *sizes, look, strides=strides)
+
+
+def _strides(sizes: list[int]) -> list[int]:
+    return [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
 
 
 def _size(shape: tuple[int, ...], axes: list[int]) -> int:

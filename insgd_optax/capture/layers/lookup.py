@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from insgd_optax.capture.compat import JaxprEqn, dtype_of, shape_of
@@ -28,14 +29,28 @@ def lookup_layer(equation: JaxprEqn) -> Layer | None:
     order = (*batched, index_axis, row_axis)
     dtype = wide_dtype(dtype_of(equation.outvars[0]))  # indices have no precision of their own
 
-    def look(*indices: Array) -> LookupInput:
-        return LookupInput(indices, shape, order, params, dtype)
+    def look(*indices: ArrayLike) -> LookupInput:
+        return LookupInput(tuple(map(jnp.asarray, indices)), shape, order, params, dtype)
 
     groups, inputs = math.prod(shape[axis] for axis in batched), shape[index_axis]
     operands = tuple(range(1, len(equation.invars)))
     steps: tuple[Step, ...] = (("transpose", order),)
     matrix = groups, inputs, shape[row_axis]
-    return Layer(equation.primitive.name, 0, operands, steps, *matrix, look, one_hot=True)
+    strides = _strides(equation, row_axis)
+    found = equation.primitive.name, 0, operands, steps, *matrix, look
+    return Layer(*found, one_hot=True, strides=strides)
+
+
+def _strides(equation: JaxprEqn, row_axis: int) -> tuple[int, ...] | None:
+    """The outputs lie along the axis of the result that is the table's row; not known of groups."""
+    numbers, axes = equation.params.get("dimension_numbers"), len(shape_of(equation.outvars[0]))
+    if numbers is None:
+        return tuple(int(axis == row_axis) for axis in range(axes))
+    if numbers.operand_batching_dims:
+        return None
+    kept = [axis for axis in range(2) if axis not in numbers.collapsed_slice_dims]
+    along = numbers.offset_dims[kept.index(row_axis)]
+    return tuple(int(axis == along) for axis in range(axes))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,215 @@
+"""Biases: which leaf is added to the result of which layer, an entry to every output.
+
+The trace is walked once more. It follows leaves and results of layers for as long as their entries
+only move. A leaf is the bias of a weight if every layer of this weight adds it to its result, and
+nothing else meets that result or, with data in it, that leaf. ``x W + b`` is then the layer
+``(x, 1) [W; b]``.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from insgd_optax.capture import compat
+from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax.capture.dataflow import PASSING_ON, RESHAPING, Program, Use
+from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
+from insgd_optax.capture.origin import View
+from insgd_optax.layout import Layout
+
+CASTS = frozenset(
+    {"convert_element_type", "copy", "copy_p", "name", "reduce_precision", "sharding_constraint"}
+)
+SUMS = frozenset({"add", "add_any"})
+
+Operands = list[Moved | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum:
+    """A leaf (by number) that is added to a layer's result, and how both lie there."""
+
+    number: int
+    leaf: Moved
+    result: Moved
+
+
+@dataclasses.dataclass
+class Walk:
+    """What the walk has met.
+
+    Attributes:
+      sums: the sum that a layer's result is in.
+      elsewhere: results, and leaves, that something else is done with.
+    """
+
+    sums: dict[Any, Sum] = dataclasses.field(default_factory=dict)
+    elsewhere: set[Any] = dataclasses.field(default_factory=set)
+
+    def spend(self, operands: Sequence[Moved | None]) -> None:
+        """Notes layers whose results are not followed any further."""
+        self.elsewhere.update(each.source for each in operands if each and _is_result(each))
+
+    def run(self, program: Program, inputs: Operands) -> Operands:
+        """Follows a program, from its inputs to its results."""
+        jaxpr = program.closed.jaxpr
+        moved = dict(zip(jaxpr.invars, inputs, strict=True))
+        for place, equation in enumerate(jaxpr.eqns):
+            if not equation.outvars:  # a print or a check
+                continue
+            operands = [None if compat.is_literal(a) else moved.get(a) for a in equation.invars]
+            if place in program.nested:
+                results = self._enter(program, place, equation, operands)
+            else:
+                results = self._pass(program, equation, operands)
+            moved.update(zip(equation.outvars, results, strict=True))
+            if use := program.uses.get(place):
+                moved[equation.outvars[0]] = _result_of(use, equation)
+        return [None if compat.is_literal(atom) else moved.get(atom) for atom in jaxpr.outvars]
+
+    def _pass(self, program: Program, equation: JaxprEqn, operands: Operands) -> Operands:
+        """Results of an equation that runs no other program."""
+        if equation.primitive.name in PASSING_ON:
+            return operands
+        if (result := _moved(equation, operands[0])) is not None:
+            return [result]
+        if (both := _sum(equation, operands)) and both.result.source not in self.sums:
+            self.sums[both.result.source] = both
+        else:
+            self.spend(operands)
+            for atom, operand in zip(equation.invars, operands, strict=True):
+                if operand or not _is_penalty(equation):
+                    self._meet(program, atom, equation.outvars[0])
+        return [None] * len(equation.outvars)
+
+    def _meet(self, program: Program, atom: Any, result: Any) -> None:
+        """Notes the leaves in an operand where data is in the result."""
+        if program.origin(result).data:
+            self.elsewhere.update(program.origin(atom).leaves)
+
+    def _enter(
+        self, program: Program, place: int, equation: JaxprEqn, operands: Operands
+    ) -> Operands:
+        """Results of an equation that runs other programs: none where they are alternatives."""
+        inner, into = program.nested[place], operands
+        if compat.is_call(equation):
+            return self.run(inner[0], operands)
+        chosen = [*zip(equation.invars, equation.outvars, strict=False)][:1]
+        if equation.primitive.name == "scan":
+            constants, carries = compat.scan_sizes(equation)
+            start = constants + carries
+            slices = [each and each.enter_loop(program.depth) for each in operands[start:]]
+            lost = [each for each, slice in zip(operands[start:], slices, strict=True) if not slice]
+            self.spend([*operands[constants:start], *lost])
+            into = [*operands[:constants], *[None] * carries, *slices]
+            chosen = [*zip(equation.invars[constants:start], equation.outvars, strict=False)]
+        else:
+            self.spend(operands[:1])
+            into = operands[1:]
+        for atom, result in chosen:
+            self._meet(program, atom, result)
+        for each in inner:
+            self.spend(self.run(each, into))
+            for atom, result in zip(each.closed.jaxpr.outvars, equation.outvars, strict=True):
+                if program.origin(result).data:
+                    self.elsewhere.update(each.origin(atom).leaves)
+        return [None] * len(equation.outvars)
+
+
+def find_biases(
+    program: Program,
+    inputs: Operands,
+    layouts: Mapping[int, Layout],
+    shapes: Mapping[int, tuple[int, ...]],
+) -> dict[int, tuple[int, Layout]]:
+    """The bias of each weight that has one, as the number of a leaf and its layout.
+
+    Args:
+      program: the whole program.
+      inputs: its inputs, leaves as they are.
+      layouts: the exact layouts of weights, by leaf number.
+      shapes: of all leaves.
+    """
+    walk, uses = Walk(), program.all_uses()
+    walk.run(program, inputs)
+    found: dict[int, tuple[int, Layout]] = {}
+    for weight, layout in layouts.items():
+        of_weight = [use for use in uses if weight in use.weight.leaves]
+        added = {_bias(walk, use, weight, layout, shapes) for use in of_weight}
+        if len(added) == 1 and (bias := added.pop()) is not None:
+            to = {use for use, both in walk.sums.items() if both.number == bias[0]}
+            if to == set(of_weight) and bias[0] not in walk.elsewhere:
+                found[weight] = bias
+    owners = [leaf for leaf, _ in found.values()]
+    return {weight: bias for weight, bias in found.items() if owners.count(bias[0]) == 1}
+
+
+def _bias(
+    walk: Walk, use: Use, weight: int, layout: Layout, shapes: Mapping[int, tuple[int, ...]]
+) -> tuple[int, Layout] | None:
+    """The leaf that one layer adds to its result, and its layout."""
+    both, view = walk.sums.get(use), use.weight.leaves[weight]
+    if both is None or use in walk.elsewhere or not isinstance(view, View):
+        return None
+    if view.loops != tuple(depth for depth, _ in both.leaf.loops):
+        return None
+    lengths = view.shape[: len(view.loops)]
+    inside = use.layer.groups * use.layer.outputs
+    iterations = [((length, stride * inside),) for length, stride in strided(lengths)]
+    of_layer = [*iterations, *both.result.axes]
+    of_leaf = [*(axis for _, axis in both.leaf.loops), *both.leaf.axes]
+    pairs = common_digits(of_layer, of_leaf)
+    if pairs is None:
+        return None
+    found = layout_of_bias(pairs, shapes[both.number], layout.groups, layout.outputs)
+    return found and (both.number, found)
+
+
+def _is_result(moved: Moved) -> bool:
+    return isinstance(moved.source, Use)
+
+
+def _is_penalty(equation: JaxprEqn) -> bool:
+    """Whether it adds numbers: there, what a leaf adds to a loss meets no data."""
+    name = equation.primitive.name
+    return name in SUMS | {"sub"} and compat.shape_of(equation.outvars[0]) == ()
+
+
+def _result_of(use: Use, equation: JaxprEqn) -> Moved | None:
+    strides = use.layer.strides
+    shape = compat.shape_of(equation.outvars[0])
+    return None if strides is None else Moved.of_result(use, shape, strides)
+
+
+def _sum(equation: JaxprEqn, operands: Operands) -> Sum | None:
+    """The sum of a layer's result and a leaf."""
+    if equation.primitive.name not in SUMS or None in operands:
+        return None
+    shape = compat.shape_of(equation.outvars[0])
+    first, second = (each.broadcast(shape, range(len(shape))) for each in operands if each)
+    for result, leaf in ((first, second), (second, first)):
+        if _is_result(result) and isinstance(leaf.source, int):
+            return Sum(leaf.source, leaf, result)
+    return None
+
+
+def _moved(equation: JaxprEqn, operand: Moved | None) -> Moved | None:
+    """The result of an equation that only moves or casts the entries of its operand."""
+    if operand is None:
+        return None
+    name, params, result = equation.primitive.name, equation.params, equation.outvars[0]
+    if name in CASTS:
+        floating = jnp.issubdtype(compat.dtype_of(result), jnp.inexact)
+        return operand if floating else None
+    if name == "transpose":
+        return operand.transposed(params["permutation"])
+    if name == "broadcast_in_dim":
+        places = [int(place) for place in params["broadcast_dimensions"]]  # NumPy's, under vmap
+        return operand.broadcast(compat.shape_of(result), places)
+    if name in RESHAPING:
+        turned = params.get("dimensions") if name == "reshape" else None
+        source = operand.transposed(turned) if turned else operand
+        return source.reshaped(compat.shape_of(result))
+    return None

@@ -1,0 +1,162 @@
+"""Moved: where each entry of a variable lies in the leaf, or the layer's result, that it is.
+
+An axis of 12 that runs through a leaf of shape ``(3, 4)`` is two digits, ``(3, 4), (4, 1)``: how
+often each counts, and how far apart its entries lie. Reshapes split and merge digits, transposes
+move them, broadcasts add digits that lie nowhere, of stride 0.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Hashable, Iterable, Sequence
+
+from insgd_optax.layout import Layout, append_step
+
+Digit = tuple[int, int]  # size and stride
+Axis = tuple[Digit, ...]
+Pair = tuple[int, int, int]  # size, and the strides of two variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A variable whose entries are those of a source: moved, cast or repeated, and no more.
+
+    Attributes:
+      source: the number of a leaf, or the `Use` of a layer.
+      axes: the digits of each axis, the slowest first.
+      loops: for each scan that has taken a leading axis, its depth and the digits of that axis.
+    """
+
+    source: Hashable
+    axes: tuple[Axis, ...]
+    loops: tuple[tuple[int, Axis], ...] = ()
+
+    @classmethod
+    def of_leaf(cls, leaf: int, shape: Sequence[int]) -> "Moved":
+        return cls(leaf, tuple(_axis(*digit) for digit in strided(shape)))
+
+    @classmethod
+    def of_result(cls, use: Hashable, shape: Sequence[int], strides: Sequence[int]) -> "Moved":
+        return cls(use, tuple(map(_axis, shape, strides)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(size for size, _ in axis) for axis in self.axes)
+
+    def transposed(self, order: Sequence[int]) -> "Moved":
+        return dataclasses.replace(self, axes=tuple(self.axes[axis] for axis in order))
+
+    def broadcast(self, shape: Sequence[int], places: Sequence[int]) -> "Moved":
+        """The variable with its axes at these places of a larger shape."""
+        axes = [_axis(size, 0) for size in shape]
+        for place, axis in zip(places, self.axes, strict=True):
+            if axis:  # one entry along an axis is repeated
+                axes[place] = axis
+        return dataclasses.replace(self, axes=tuple(axes))
+
+    def reshaped(self, shape: Sequence[int]) -> "Moved | None":
+        """The variable in another shape; None where an axis of it has no digits."""
+        digits, axes = _merged(itertools.chain.from_iterable(self.axes)), []
+        for size in shape:
+            taken = _take(digits, size)
+            if taken is None:
+                return None
+            axes.append(taken)
+        return dataclasses.replace(self, axes=tuple(axes))
+
+    def enter_loop(self, depth: int) -> "Moved | None":
+        """One iteration's part of it. A layer's result may lose rows, not outputs."""
+        first, *rest = self.axes
+        if isinstance(self.source, int):
+            return Moved(self.source, tuple(rest), (*self.loops, (depth, first)))
+        return None if any(stride for _, stride in first) else Moved(self.source, tuple(rest))
+
+
+def layout_of_bias(
+    pairs: Sequence[Pair], shape: tuple[int, ...], groups: int, outputs: int
+) -> Layout | None:
+    """How a leaf is one row for each matrix of a layer, from the digits that are added up.
+
+    Args:
+      pairs: digits of the sum, with the strides of ``(groups, outputs)`` and of the leaf.
+      shape: the leaf's.
+      groups, outputs: the layer's.
+
+    Returns:
+      The leaf's layout, None unless each output of each group meets one entry of it, and each
+      entry one output.
+    """
+    if any((of_layer == 0) != (of_leaf == 0) for _, of_layer, of_leaf in pairs):
+        return None
+    stored = sorted((pair for pair in pairs if pair[1]), key=lambda pair: -pair[2])
+    sizes = tuple(size for size, _, _ in stored)
+    if not math.prod(sizes) == math.prod(shape) == groups * outputs:
+        return None
+    order = sorted(range(len(stored)), key=lambda place: -stored[place][1])
+    steps = append_step((), ("reshape", sizes), shape)
+    steps = append_step(steps, ("transpose", tuple(order)), sizes)
+    if steps and steps[-1][0] == "reshape":  # the layout's own sizes are a reshape
+        steps = steps[:-1]
+    return Layout(shape, steps, groups, 1, outputs)
+
+
+def common_digits(first: Sequence[Axis], second: Sequence[Axis]) -> list[Pair] | None:
+    """Two readings of the same axes in common digits; None where there are none."""
+    pairs: list[Pair] = []
+    for one, other in zip(first, second, strict=True):
+        found = _refined(one, other)
+        if found is None:
+            return None
+        pairs += found
+    return pairs
+
+
+def strided(sizes: Sequence[int]) -> list[Digit]:
+    """The axes of an array of this shape as digits."""
+    return [(size, math.prod(sizes[place + 1 :])) for place, size in enumerate(sizes)]
+
+
+def _axis(size: int, stride: int) -> Axis:
+    return ((size, stride),) if size > 1 else ()
+
+
+def _merged(digits: Iterable[Digit]) -> list[Digit]:
+    """With neighbors that count on as one digit."""
+    merged: list[Digit] = []
+    for size, stride in digits:
+        if merged and merged[-1][1] == size * stride:
+            merged[-1] = (merged[-1][0] * size, stride)
+        else:
+            merged.append((size, stride))
+    return merged
+
+
+def _take(digits: list[Digit], size: int) -> Axis | None:
+    """Takes digits that make an axis of this size off the front, and splits one if need be."""
+    taken: list[Digit] = []
+    while size > 1:
+        if not digits:
+            return None
+        first, stride = digits.pop(0)
+        if size % first == 0:
+            taken, size = [*taken, (first, stride)], size // first
+        elif first % size == 0:
+            rest = first // size
+            taken, size = [*taken, (size, stride * rest)], 1
+            digits.insert(0, (rest, stride))
+        else:
+            return None
+    return tuple(taken)
+
+
+def _refined(first: Axis, second: Axis) -> list[Pair] | None:
+    """Two readings of one axis in common digits."""
+    one, other = _merged(first), _merged(second)
+    pairs: list[Pair] = []
+    while one and other:
+        size = min(one[0][0], other[0][0])
+        left, right = _take(one, size), _take(other, size)
+        if left is None or right is None:
+            return None
+        pairs.append((size, left[0][1], right[0][1]))
+    return None if one or other else pairs
