@@ -1,7 +1,7 @@
 """Trees of parameters: the names of their leaves, and the leaves as the matrices of layers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool
 
 from insgd_optax.capture.compat import everywhere
 from insgd_optax.layout import Layout
+
+T = TypeVar("T")
 
 
 def path_name(path: tuple[KeyEntry, ...]) -> str:
@@ -67,6 +69,11 @@ def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str
             leaf = whole.astype(leaf.dtype)
         leaves.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def where_all(condition: Bool[Array, ""], yes: T, no: T) -> T:
+    """One tree or the other."""
+    return jax.tree.map(lambda yes, no: jnp.where(condition, yes, no), yes, no)
 
 
 def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:

@@ -5,8 +5,8 @@ many of is then traced, compiled and launched once.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,14 @@ class Seen(NamedTuple):
       history: the running mean of what the structure keeps.
       batch: this batch's mean.
       ever: whether a row was ever seen; shape (groups,).
+      kind: what the leaf and its bias must share with others to be handled with them.
     """
 
     moments: InputMoments
     history: Float[Array, "groups ..."]
     batch: Float[Array, "groups ..."]
     ever: Bool[Array, " groups"]
+    kind: Hashable
 
 
 class Packed(NamedTuple):
@@ -104,11 +106,10 @@ def applied(moments: InputMoments, factor: Factor, gradient: Array) -> Array:
 
 
 def _alike(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
-    """The layers, those of one structure and size together."""
-    stacks: dict[Any, dict[str, Seen]] = {}
+    """The layers, those of one structure and kind together."""
+    stacks: dict[Hashable, dict[str, Seen]] = {}
     for path, layer in seen.items():
-        alike = layer.moments.kept, layer.history.shape[1:]
-        stacks.setdefault(alike, {})[path] = layer
+        stacks.setdefault((layer.moments.kept, layer.kind), {})[path] = layer
     return list(stacks.values())
 
 

@@ -67,8 +67,7 @@ def updated(
     weight = kept * weight + (1 - kept)
     per_row = jnp.where(seen, 1 / jnp.where(seen, batch.count, one), 0)
     correction = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, one), 0)
-    per_group = jnp.stack([kept, per_row, correction])
-    kept, per_row, correction = per_group[:, batch.group_of]
+    kept, per_row, correction = (x[batch.group_of] for x in (kept, per_row, correction))
     mean = per_row * batch.sums
     power = kept * power + (1 - kept) * mean
     return Powers(power, weight, correction * power, mean)

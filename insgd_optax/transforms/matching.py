@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from insgd_optax.moments import InputMoments
 from insgd_optax.structures import Structure
 
+NO_PARAMS = """update() was called without params, which steps are relative to:
+    updates, state = optimizer.update(grads, state, params, input_stats=input_stats)"""
+
 RECIPE = """Get the statistics with the gradient and pass them on:
     grad_fn = insgd_optax.value_and_grad({arguments})
     loss, grads, input_stats = grad_fn(params, batch)

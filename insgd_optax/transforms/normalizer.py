@@ -16,8 +16,8 @@ from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen
 from insgd_optax.transforms.history import Powers, Slot, pack, slots_for, totals, unpack, updated
 from insgd_optax.transforms.matching import match_statistics
-from insgd_optax.transforms.stacks import opened
-from insgd_optax.trees import all_finite, named_leaves, widest_dtype
+from insgd_optax.transforms.stacks import Stack, kind_of, opened
+from insgd_optax.trees import all_finite, named_leaves, where_all, widest_dtype
 
 
 class ScaleByInputState(NamedTuple):
@@ -47,18 +47,23 @@ class Observed(NamedTuple):
 
     Attributes:
       moments: those of every layer, by the path of its weight.
-      derived: what was derived from the history, for each of ``exponents`` by path; zeros unless
-        everything is finite.
+      derived: what was derived from the history, as stacks for each of ``exponents``; zeros
+        unless everything is finite.
       finite: whether everything is.
       state: the new state.
       slots: where each leaf's part of the packed state is, by path.
     """
 
     moments: dict[str, InputMoments]
-    derived: list[dict[str, Any]]
+    derived: list[list[Stack]]
     finite: Bool[Array, ""]
     state: ScaleByInputState
     slots: dict[str, Slot]
+
+    def by_path(self) -> list[dict[str, Any]]:
+        """What was derived, for each exponent by path."""
+        groups = {path: layer.layout.groups for path, layer in self.moments.items()}
+        return [opened(stacks, groups) for stacks in self.derived]
 
 
 Derive = Callable[[Mapping[str, Seen], Packed], Derived]
@@ -115,7 +120,7 @@ class History:
             new = updated(state.power, state.power_weight, batch, decay)
             updates = state.count - state.skipped
             packed = Packed(new.history, new.batch, state.factor, slots, updates)
-            derived, factor = derive(_seen(moments, slots, new), packed)
+            derived, factor = derive(_seen(moments, slots, new, dict(named)), packed)
             return ScaleByInputState(count, state.skipped, new.power, new.weight, factor), derived
 
         def kept() -> tuple[ScaleByInputState, Any]:
@@ -130,9 +135,7 @@ class History:
         # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
         # the kernel of every leaf, and could not share the kernels of leaves of one shape.
         after, derived = jax.lax.cond(finite, moved, kept)
-        groups = {path: layer.layout.groups for path, layer in moments.items()}
-        opened_stacks = [opened(stacks, groups) for stacks in derived]
-        return Observed(moments, opened_stacks, finite, after, slots)
+        return Observed(moments, derived, finite, after, slots)
 
 
 def kept_unless(
@@ -141,11 +144,14 @@ def kept_unless(
     """The state after an update, or the one before it with one more skipped update."""
     skipped = jnp.asarray(optax.safe_increment(before.skipped))
     bad = before._replace(count=after.count, skipped=skipped)
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, bad)
+    return where_all(finite, after, bad)
 
 
 def _seen(
-    matched: Mapping[str, InputMoments], slots: Mapping[str, Slot], powers: Powers
+    matched: Mapping[str, InputMoments],
+    slots: Mapping[str, Slot],
+    powers: Powers,
+    leaves: Mapping[str, Array],
 ) -> dict[str, Seen]:
     """What is known of every layer, by the path of its weight."""
     found = {}
@@ -153,7 +159,7 @@ def _seen(
         part, like = slots[path].numbers, moments.sums
         history, batch = (unpack(p, part, like) for p in (powers.history, powers.batch))
         ever = unpack(powers.weight, slots[path].groups, moments.count) > 0
-        found[path] = Seen(moments, history, batch, ever)
+        found[path] = Seen(moments, history, batch, ever, kind_of(path, moments, leaves))
     return found
 
 

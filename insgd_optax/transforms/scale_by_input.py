@@ -112,7 +112,9 @@ def normalize_by_history(
         **extra_args: Any,
     ) -> tuple[Any, ScaleByInputState]:
         del params, extra_args
-        moments, [derived], finite, after, _ = history.observe(updates, state, input_stats, derive)
+        observed = history.observe(updates, state, input_stats, derive)
+        moments, finite, after = observed.moments, observed.finite, observed.state
+        [derived] = observed.by_path()
         layouts = {path: moments[path].layout for path in derived}
         gradients = split_leaves(updates, layouts, after.power.dtype)
         normalized = {

@@ -3,25 +3,20 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number, check_between
 from insgd_optax.structures import MeanVariances, Structure, check_structure
-from insgd_optax.transforms.factors import Derived, Packed, Seen, applied, factors_of
-from insgd_optax.transforms.lengths import GradientHistory, Unit, pack, places, ratio, with_batch
-from insgd_optax.transforms.normalizer import (
-    History,
-    Observed,
-    ScaleByInputState,
-    kept_unless,
-)
+from insgd_optax.transforms.factors import Derived, Packed, Seen, factors_of
+from insgd_optax.transforms.lengths import GradientHistory, ratio, share, with_batch
+from insgd_optax.transforms.matching import NO_PARAMS
+from insgd_optax.transforms.normalizer import History, ScaleByInputState, kept_unless
 from insgd_optax.transforms.scale_by_input import check_decay
-from insgd_optax.trees import merged_leaves, named_leaves, split_leaves
+from insgd_optax.transforms.units import lone_stacks, packed_values, units_of
+from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, where_all
 
 
 class ScaleByInsgdState(NamedTuple):
@@ -125,9 +120,6 @@ def scale_by_insgd(
         powers = (jnp.zeros_like(inputs.power_weight) for _ in range(2))
         return ScaleByInsgdState(inputs, GradientHistory(*powers), optax.tree.zeros_like(params))
 
-    def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
-        return factors_of(seen, packed, [-1], eps, guard)
-
     def update_fn(
         updates: optax.Updates,
         state: Any,
@@ -137,70 +129,51 @@ def scale_by_insgd(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByInsgdState]:
         del extra_args
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        leaves = dict(named_leaves(updates))
+
+        def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
+            [factors], kept = factors_of(seen, packed, [-1], eps, guard)
+            layers = {path: layer.moments for path, layer in seen.items()}
+            return [[*factors, *lone_stacks(leaves, layers)]], kept
+
         observed = history.observe(updates, state.inputs, input_stats, derive)
-        units = _units(updates, observed)
-        layouts = {path: layout for unit in units for path, layout in unit.layouts.items()}
+        units = units_of(observed, leaves)
+        layouts = {path: layout for each in units for path, layout in each.layouts.items()}
         dtype = state.inputs.power.dtype
-        gradients, weights, buffer = (
-            split_leaves(tree, layouts, dtype) for tree in (updates, params, state.momentum)
-        )
-        [factors] = observed.derived
-        directions = {
-            path: applied(observed.moments[path], factors[path], gradient)
-            if path in factors
-            else gradient
-            for path, gradient in gradients.items()
-        }
-        length = state.inputs.power_weight.size
-        power = pack(units, [unit.power(directions, gradients) for unit in units], length)
-        seen = pack(units, [unit.seen.astype(dtype) for unit in units], length)
+        trees = updates, params, state.momentum
+        gradients, weights, buffer = (split_leaves(tree, layouts, dtype) for tree in trees)
+
+        # One pass over all gradients and weights, then arithmetic with a few numbers a layer.
+        directions = [each.directions(gradients) for each in units]
+        powers = [each.power(u, gradients) for each, u in zip(units, directions, strict=True)]
+        total = state.inputs.power_weight.size
+        power = packed_values(units, powers, total)
+        size = packed_values(units, [each.size(weights, least) for each in units], total)
+        seen = packed_values(units, [each.seen.astype(dtype) for each in units], total)
         finite = observed.finite & jnp.isfinite(jnp.sum(power))
         taken = state.inputs.count - state.inputs.skipped
         gradient_history = with_batch(state.gradients, power, seen, gradient_decay, taken)
-        size = pack(units, [unit.size(weights, least) for unit in units], length)
         scale = ((1 - momentum) * ratio(size, gradient_history)) ** relative
-        share = jnp.minimum(power * safe_power(gradient_history.largest, -1), 1)
         rate = balance(state.inputs.count) if callable(balance) else balance
-        shrink = relative * rate / 2 * share
+        shrink = relative * rate / 2 * share(power, gradient_history)
+        factors = jnp.stack([scale, shrink.astype(dtype)], axis=1)
+        factors = jnp.where(finite & jnp.isfinite(factors), factors, 0)
+
         moved, steps = {}, {}
-        for unit in units:
-            at = places(unit)
-            for path in unit.layouts:
-                m = buffer[path]
-                new = jnp.where(finite, momentum * m + directions[path], m)
-                moved[path] = new
-                ahead = (1 + momentum) * new - momentum**2 * m if nesterov else new
-                step = scale[at][:, None, None] * ahead + shrink[at][:, None, None] * weights[path]
-                steps[path] = jnp.where(finite, step, 0)
+        for each, direction in zip(units, directions, strict=True):
+            for path, u, (scale, shrink) in each.members(direction, factors[each.at]):
+                old = buffer[path]
+                new = jnp.where(finite, momentum * old + u, old)
+                # u + momentum * new, without u, so that this needs no gradient.
+                ahead = (1 + momentum) * new - momentum**2 * old if nesterov else new
+                moved[path], steps[path] = new, scale * ahead + shrink * weights[path]
         after = ScaleByInsgdState(
             kept_unless(finite, observed.state, state.inputs),
-            jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old), gradient_history, state.gradients
-            ),
+            where_all(finite, gradient_history, state.gradients),
             merged_leaves(state.momentum, moved, layouts),
         )
         return merged_leaves(updates, steps, layouts), after
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _units(updates: optax.Updates, observed: Observed) -> list[Unit]:
-    """What steps together: each layer with its bias, and each leaf without a layer."""
-    leaves = dict(named_leaves(updates))
-    moments, [factors] = observed.moments, observed.derived
-    biases = {path: layer.bias for path, layer in moments.items() if layer.bias}
-    biases = {path: bias for path, bias in biases.items() if bias.path in leaves}
-    joined = {bias.path for bias in biases.values()}
-    one = jnp.ones((1, 1, 1), observed.state.power.dtype)
-    units = []
-    for path, slot in observed.slots.items():
-        if path in moments:
-            layouts, metric = {path: moments[path].layout}, [factors[path].power]
-            if path in biases:
-                layouts[biases[path].path] = biases[path].layout
-                metric.append(one)
-            units.append(Unit(layouts, metric, slot.groups.start, moments[path].count > 0))
-        elif path not in joined:
-            layout = Layout.pooled(leaves[path].shape)
-            units.append(Unit({path: layout}, [one], slot.groups.start, jnp.ones(1, bool)))
-    return units

@@ -1,12 +1,16 @@
-"""Stacks: layers of one structure and size as one array along their groups."""
+"""Stacks: layers that are alike as one array along their groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
+
+from insgd_optax.moments import InputMoments
+
+LARGE_LEAF = 1 << 18  # elements
 
 
 class Stack(NamedTuple):
@@ -23,6 +27,21 @@ class Stack(NamedTuple):
 
     whole: Any
     places: Mapping[str, Int[Array, ""]]
+
+
+def kind_of(path: str, moments: InputMoments | None, leaves: Mapping[str, Array]) -> Hashable:
+    """What leaves share that are handled as one stack: layout, type, sharding, and their bias'.
+
+    A large leaf is of its own kind. To stack it would cost a copy, and it has work enough.
+    """
+    leaf = leaves[path]
+    if leaf.size > LARGE_LEAF:
+        return path
+    if moments is None:
+        return jax.typeof(leaf)
+    bias = moments.bias if moments.bias and moments.bias.path in leaves else None
+    beside = bias and (bias.layout, jax.typeof(leaves[bias.path]))
+    return moments.layout, jax.typeof(leaf), beside
 
 
 def stacked(whole: Any, groups: Mapping[str, int]) -> Stack:

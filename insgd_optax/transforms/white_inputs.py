@@ -94,7 +94,8 @@ def on_white_inputs(
             return factors_of(seen, packed, history.exponents, eps, guard)
 
         observed = history.observe(updates, state.history, input_stats, derive)
-        moments, [root, inverse_root], finite, after, _ = observed
+        moments, finite, after = observed.moments, observed.finite, observed.state
+        root, inverse_root = observed.by_path()
         dtype = after.power.dtype
         white = zero_unless(finite, _applied(updates, moments, root, dtype))
         white_params = params if params is None else _applied(params, moments, inverse_root, dtype)
