@@ -94,6 +94,20 @@ def test_what_is_added_to_a_layers_result_is_its_bias(result: Callable[..., Any]
     assert of_result(result, {"w": W, "b": B}, X) == {"w": "b"}
 
 
+def one_hot(p: Any, x: Any) -> Any:
+    return jax.nn.one_hot(jnp.arange(3), 5, dtype=x.dtype) * x[:3] @ p["w"] + p["b"][None]
+
+
+def test_a_loss_with_operations_on_nothing_has_biases():
+    assert of_result(one_hot, {"w": W, "b": B}, X) == {"w": "b"}
+
+
+@pytest.mark.parametrize("weight", [(5,), (5, 1)])
+def test_a_number_is_the_bias_of_a_layer_with_one_output(weight: tuple[int, ...]):
+    params = {"w": normal(1, weight, "float32"), "b": jnp.zeros((), jnp.float32)}
+    assert of_result(lambda p, x: (x @ p["w"]).ravel() + p["b"], params, X) == {"w": "b"}
+
+
 @pytest.mark.parametrize(
     "penalty",
     [
