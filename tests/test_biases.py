@@ -94,6 +94,20 @@ def test_what_is_added_to_a_layers_result_is_its_bias(result: Callable[..., Any]
     assert of_result(result, {"w": W, "b": B}, X) == {"w": "b"}
 
 
+def one_hot(p: Any, x: Any) -> Any:
+    return jax.nn.one_hot(jnp.arange(3), 5, dtype=x.dtype) * x[:3] @ p["w"] + p["b"][None]
+
+
+def test_a_loss_with_operations_on_nothing_has_biases():
+    assert of_result(one_hot, {"w": W, "b": B}, X) == {"w": "b"}
+
+
+@pytest.mark.parametrize("weight", [(5,), (5, 1)])
+def test_a_number_is_the_bias_of_a_layer_with_one_output(weight: tuple[int, ...]):
+    params = {"w": normal(1, weight, "float32"), "b": jnp.zeros((), jnp.float32)}
+    assert of_result(lambda p, x: (x @ p["w"]).ravel() + p["b"], params, X) == {"w": "b"}
+
+
 @pytest.mark.parametrize(
     "penalty",
     [
@@ -168,6 +182,33 @@ def chosen_by_the_data(p: Any, x: Any) -> Any:
     return x @ p["w"] + p["b"][None] + shift[None]
 
 
+def of_one_weight_and_half_of_another(p: Any, x: Any) -> Any:
+    return of_two_weights(p, x) + x @ p["v"]
+
+
+def one_for_each_row(p: Any, x: Any) -> Any:
+    return x[:4] @ p["w"] + p["b"][:, None]
+
+
+def one_for_a_stack(p: Any, x: Any) -> Any:
+    return lax.scan(lambda h, w: (jnp.tanh(h @ w + p["e"][None]), None), x[:5], p["stack"])[0]
+
+
+def one_weight_for_a_stack_of_them(p: Any, x: Any) -> Any:
+    return lax.scan(lambda h, b: (jnp.tanh(h @ p["u"] + b[None]), None), x[:5], p["rows"])[0]
+
+
+def result_in_a_loops_carry_too(p: Any, x: Any) -> Any:
+    result = x @ p["w"]
+    turned, _ = lax.scan(lambda h, _: (jnp.tanh(h), None), result, None, length=2)
+    return turned * (result + p["b"][None])
+
+
+def result_of_another_branch(p: Any, x: Any) -> Any:
+    result = x @ p["w"]
+    return lax.cond(x[0, 0] > 0, lambda: result + p["b"][None], lambda: result)
+
+
 def one_for_each_position(p: Any, x: Any) -> Any:
     return x.reshape(3, 2, 5) @ p["w"] + p["positions"]
 
@@ -179,11 +220,14 @@ def one_for_each_position(p: Any, x: Any) -> Any:
         lstm, gain, behind_a_nonlinearity, behind_a_norm, subtracted, doubled, used_twice,
         of_two_weights, of_one_use_of_two, two_for_two_uses, result_used_without_it,
         of_a_sum_of_weights, one_number_for_all, chosen_by_the_data, one_for_each_position,
+        of_one_weight_and_half_of_another, one_for_each_row, one_for_a_stack,
+        one_weight_for_a_stack_of_them, result_in_a_loops_carry_too, result_of_another_branch,
     ],
 )  # fmt: skip
 def test_no_bias_is_guessed(result: Callable[..., Any]):
     positions = normal(6, (1, 2, 4), "float32")
     params = {"w": W, "v": 2 * W, "b": B, "c": 2 * B, "positions": positions}
+    params |= {"u": SQUARE, "e": B5, "stack": jnp.stack([SQUARE] * 5), "rows": jnp.stack([B5] * 5)}
     assert of_result(result, params, X) == {}
 
 

@@ -73,7 +73,7 @@ class Walk:
         """Results of an equation that runs no other program."""
         if equation.primitive.name in PASSING_ON:
             return operands
-        if (result := _moved(equation, operands[0])) is not None:
+        if operands and (result := _moved(equation, operands[0])) is not None:
             return [result]
         if (both := _sum(equation, operands)) and both.result.source not in self.sums:
             self.sums[both.result.source] = both
@@ -185,10 +185,12 @@ def _result_of(use: Use, equation: JaxprEqn) -> Moved | None:
 
 def _sum(equation: JaxprEqn, operands: Operands) -> Sum | None:
     """The sum of a layer's result and a leaf."""
-    if equation.primitive.name not in SUMS or None in operands:
+    known = [each for each in operands if each is not None]
+    if equation.primitive.name not in SUMS or len(known) < 2:
         return None
     shape = compat.shape_of(equation.outvars[0])
-    first, second = (each.broadcast(shape, range(len(shape))) for each in operands if each)
+    last = range(len(shape))  # a number may be added without axes
+    first, second = (each.broadcast(shape, last[len(shape) - len(each.axes) :]) for each in known)
     for result, leaf in ((first, second), (second, first)):
         if _is_result(result) and isinstance(leaf.source, int):
             return Sum(leaf.source, leaf, result)
