@@ -23,7 +23,7 @@ PARTS, EVALUATED = 100, 10  # the score is the mean of those after the last tent
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What is trained, and for how long.
+    """A workload, a batch size and an optimizer, and the length of its runs.
 
     Attributes:
       steps: a multiple of `PARTS`.
@@ -98,7 +98,9 @@ def trained(cell: Cell) -> Result:
     steps_at_once = cell.steps // PARTS if together else 1
     program, begin = programs(cell, steps_at_once), time.perf_counter()
     one = everyone if together else jax.tree.map(lambda array: array[0], everyone)
-    advance = program.advance.lower(program.start(one), one, jnp.int32(0)).compile()
+    carry = program.start(one)
+    advance = program.advance.lower(carry, one, jnp.int32(0)).compile()
+    jax.block_until_ready(program.score(carry))
     program, compiled = program._replace(advance=advance), time.perf_counter()
     if together:
         start, scores = _finished(cell, program, everyone, steps_at_once)

@@ -61,7 +61,9 @@ def on_digits(model: nn.Module, together: bool = True) -> Workload:
         rows = jax.random.randint(key, (size,), 0, len(data.images))
         return data.images[rows], data.labels[rows]
 
-    return Workload(model, draw, (data.validation_images, data.validation_labels), together=together)
+    return Workload(
+        model, draw, (data.validation_images, data.validation_labels), together=together
+    )
 
 
 def alternating_domains() -> Workload:

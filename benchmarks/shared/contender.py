@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import jax
 import optax
+from jaxtyping import PyTree
 
 import insgd_optax as insgd
 from benchmarks.gradient import muon_dimensions
 
 OURS = "INSGD"
-# Muon hands what is no matrix to Adam: at its own usual rate when Muon is at its usual rate.
+# Muon leaves vectors to Adam, here at the same factor of its usual rate.
 MUON_RATE, ADAM_RATE = 0.02, 1e-3
 
 Maker = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
@@ -40,17 +41,15 @@ class Contender:
 
 def contenders() -> dict[str, Contender]:
     """The peers, and ours exactly as it is without settings, by name."""
+    ours = inspect.signature(insgd.insgd).parameters
+    rate, structure = ours["learning_rate"].default, ours["structure"].default
     everyone = (
         Contender("SGD", functools.partial(optax.sgd, momentum=0.9), 0.1),
         Contender("Adam", optax.adam, ADAM_RATE),
         Contender("Muon", _muon, MUON_RATE),
-        Contender(OURS, insgd.insgd, _default("learning_rate"), _default("structure")),
+        Contender(OURS, insgd.insgd, rate, structure),
     )
     return {contender.name: contender for contender in everyone}
-
-
-def _default(parameter: str):  # noqa: ANN202 (each parameter has its own type)
-    return inspect.signature(insgd.insgd).parameters[parameter].default
 
 
 def _muon(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -61,10 +60,10 @@ def _muon(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     )
 
 
-def _kernels(params: optax.Params) -> optax.Params:
+def _kernels(params: optax.Params) -> PyTree:
     """Every kernel as a matrix. Muon's authors leave embeddings to Adam."""
 
-    def numbers(path: tuple, leaf: jax.Array) -> optax.Params:
+    def numbers(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         embedding = "embedding" in jax.tree_util.keystr(path)
         return None if embedding else muon_dimensions(leaf)
 

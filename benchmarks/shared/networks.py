@@ -55,7 +55,7 @@ class Lstm(nn.Module):
 
     @nn.compact
     def __call__(self, rows: Float[Array, "rows 64"]) -> Float[Array, "rows 10"]:
-        hidden = nn.RNN(nn.OptimizedLSTMCell(32))(rows.reshape(-1, 8, 8))
+        hidden = jnp.asarray(nn.RNN(nn.OptimizedLSTMCell(32))(rows.reshape(-1, 8, 8)))
         return nn.Dense(10)(hidden[:, -1])
 
 

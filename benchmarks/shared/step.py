@@ -24,7 +24,7 @@ class Carry(NamedTuple):
       statistics: arrays that the network updates without a gradient, as BatchNorm does.
     """
 
-    params: optax.Params
+    params: PyTree[Array]
     state: optax.OptState
     statistics: PyTree[Array]
 
