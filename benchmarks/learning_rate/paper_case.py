@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 import insgd_optax as insgd
 from benchmarks.learning_rate.contenders import DEFAULT_RATE, OURS, Contender, contenders
-from benchmarks.learning_rate.training import digits, training
+from benchmarks.learning_rate.training import training
+from benchmarks.shared.data import digits
 
 PAPER_RATE = 0.1
 

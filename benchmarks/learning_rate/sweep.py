@@ -11,7 +11,8 @@ import optax
 from jaxtyping import Array, Float
 
 from benchmarks.learning_rate.contenders import Contender, contenders
-from benchmarks.learning_rate.training import STEPS, digits, training
+from benchmarks.learning_rate.training import STEPS, training
+from benchmarks.shared.data import digits
 
 SCALES = (0.01, 1.0, 16.0, 1600.0)  # of the largest pixel
 RATES = 10 ** np.arange(-4, 1.01, 0.5)

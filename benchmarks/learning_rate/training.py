@@ -7,36 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from jaxtyping import Array, Float
 
 import insgd_optax as insgd
 from benchmarks.gradient import gradient_of
 from benchmarks.learning_rate.contenders import Contender
+from benchmarks.shared.data import Digits
 
 STEPS, BATCH = 300, 64
-
-
-class Digits(NamedTuple):
-    """Images of 8 x 8 pixels in [0, largest], one a row, and their digits."""
-
-    images: Float[Array, "examples 64"]
-    labels: Int[Array, "examples"]
-    validation_images: Float[Array, "held 64"]
-    validation_labels: Int[Array, "held"]
-
-
-def digits(largest: float) -> Digits:
-    """Three fifths to train on and a fifth to validate on.
-
-    The last fifth is a test set that nothing here looks at.
-    """
-    images, labels = load_digits(return_X_y=True)
-    split = train_test_split(images / 16, labels, test_size=0.4, random_state=0, stratify=labels)
-    train, held, train_labels, held_labels = map(jnp.asarray, split)
-    train, held = (largest * part.astype(jnp.float32) for part in (train, held[::2]))
-    return Digits(train, train_labels, held, held_labels[::2])
 
 
 class Training(NamedTuple):

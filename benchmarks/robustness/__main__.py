@@ -1,0 +1,85 @@
+"""Every optimizer at a third, once and three times its usual learning rate, untuned.
+
+    python -m benchmarks.robustness [--jobs 2] [--quick] [--out benchmark-results/robustness]
+
+Nine small networks, batches of 1, 8, 32 and 128, a constant learning rate and a cosine to zero.
+All optimizers have the same initial weights and batches. A score is the mean of ten evaluations
+over the last tenth of the steps, since a constant rate is noisy.
+
+Each cell (network, batch, optimizer) has a file below ``--out``, and is run if there is none
+with its settings: an interrupted benchmark goes on. Changes of the library are not seen; give the
+results of another version another folder. ``--report`` writes the page from the files.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+from benchmarks.robustness.cell import Cell, Result
+from benchmarks.robustness.comparison import Case, case
+from benchmarks.robustness.figure import draw
+from benchmarks.robustness.page import page
+from benchmarks.robustness.results import results, run_missing
+from benchmarks.robustness.workloads import WORKLOADS, workload
+from benchmarks.shared.contender import contenders
+from benchmarks.shared.schedules import SCHEDULES
+
+STEPS = {1: 2000, 8: 2000, 32: 1000, 128: 500}  # by batch size
+QUICK_STEPS = {8: 300, 32: 200}
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Optimizers at their usual learning rates.")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results/robustness"))
+    parser.add_argument("--seeds", type=int, default=3, help="paired runs (default 3)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread (default 2)")
+    parser.add_argument("--nets", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--batches", nargs="+", type=int, choices=STEPS, default=None)
+    names = list(contenders())
+    parser.add_argument("--optimizers", nargs="+", choices=names, default=names)
+    parser.add_argument("--quick", action="store_true", help="few batch sizes, short runs")
+    parser.add_argument("--report", action="store_true", help="only write the page again")
+    return parser.parse_args()
+
+
+def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
+    steps = QUICK_STEPS if chosen.quick else STEPS
+    batches = [batch for batch in steps if batch in (chosen.batches or steps)]
+    places = itertools.product(chosen.nets, batches, chosen.optimizers)
+    return [
+        Cell(net, batch, optimizer, steps[batch], chosen.seeds) for net, batch, optimizer in places
+    ]
+
+
+def complete_cases(found: dict[Cell, Result], optimizers: list[str]) -> list[Case]:
+    """The networks and batch sizes that every optimizer has been run on, with each schedule."""
+    by_place: dict[tuple[str, int], dict[str, Result]] = {}
+    for cell, result in found.items():
+        by_place.setdefault((cell.net, cell.batch), {})[cell.optimizer] = result
+    return [
+        case((net, batch, schedule), by_name, row, workload(net).chance)
+        for (net, batch), by_name in by_place.items()
+        if set(by_name) == set(optimizers)
+        for row, schedule in enumerate(SCHEDULES)
+    ]
+
+
+def main() -> None:
+    chosen = options()
+    folder = chosen.out / "quick" if chosen.quick else chosen.out
+    cells = chosen_cells(chosen)
+    if not chosen.report:
+        run_missing(cells, folder, chosen.jobs)
+    # The page compares all optimizers, also where only some of them were chosen to run now.
+    chosen.optimizers = list(contenders())
+    cases = complete_cases(results(chosen_cells(chosen), folder), chosen.optimizers)
+    written = page(cases, chosen.seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "robustness.md").write_text(written)
+    if cases:
+        draw(folder / "robustness.png", cases)
+    print(f"\n{written}")
+
+
+if __name__ == "__main__":
+    main()

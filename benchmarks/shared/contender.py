@@ -1,0 +1,70 @@
+"""Optimizers to compare, each with its usual learning rate."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+import insgd_optax as insgd
+from benchmarks.gradient import muon_dimensions
+
+OURS = "INSGD"
+# Muon leaves vectors to Adam, here at the same factor of its usual rate.
+MUON_RATE, ADAM_RATE = 0.02, 1e-3
+
+Maker = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """An optimizer as a function of its learning rate.
+
+    Attributes:
+      name: how tables call it.
+      make: from a learning rate or schedule to the optimizer.
+      default_rate: its usual learning rate.
+      structure: which statistics of the inputs it needs; None for none.
+    """
+
+    name: str
+    make: Maker
+    default_rate: float
+    structure: insgd.Structure | None = None
+
+    def optimizer(self, rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(self.make(rate))
+
+
+def contenders() -> dict[str, Contender]:
+    """The peers, and ours exactly as it is without settings, by name."""
+    ours = inspect.signature(insgd.insgd).parameters
+    rate, structure = ours["learning_rate"].default, ours["structure"].default
+    everyone = (
+        Contender("SGD", functools.partial(optax.sgd, momentum=0.9), 0.1),
+        Contender("Adam", optax.adam, ADAM_RATE),
+        Contender("Muon", _muon, MUON_RATE),
+        Contender(OURS, insgd.insgd, rate, structure),
+    )
+    return {contender.name: contender for contender in everyone}
+
+
+def _muon(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    share = ADAM_RATE / MUON_RATE
+    adam_rate = (lambda count: share * rate(count)) if callable(rate) else share * rate
+    return optax.contrib.muon(
+        rate, adam_learning_rate=adam_rate, muon_weight_dimension_numbers=_kernels
+    )
+
+
+def _kernels(params: optax.Params) -> PyTree:
+    """Every kernel as a matrix. Muon's authors leave embeddings to Adam."""
+
+    def numbers(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        embedding = "embedding" in jax.tree_util.keystr(path)
+        return None if embedding else muon_dimensions(leaf)
+
+    return jax.tree_util.tree_map_with_path(numbers, params)
