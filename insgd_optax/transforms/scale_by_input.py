@@ -10,7 +10,7 @@ from jaxtyping import Array
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number, check_between
-from insgd_optax.structures import Diagonal, Structure, check_structure
+from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen, applied, factors_of
 from insgd_optax.transforms.normalizer import Derive, History, ScaleByInputState
 from insgd_optax.transforms.stacks import stacked
@@ -18,7 +18,7 @@ from insgd_optax.trees import all_finite, merged_leaves, split_leaves, widest_dt
 
 
 def scale_by_input(
-    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     decay: Number = 0.95,
     eps: Number = 1e-2,
     guard: bool = True,

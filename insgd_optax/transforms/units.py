@@ -26,7 +26,7 @@ from insgd_optax.transforms.factors import Factor
 from insgd_optax.transforms.normalizer import Observed
 from insgd_optax.transforms.stacks import Stack, kind_of, stacked
 
-Matrices = Mapping[str, Float[Array, "groups _ outputs"]]
+Matrices = Mapping[str, Float[Array, "_ _ _"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Units:
     structure: Structure | None
     factor: Factor | None
 
-    def directions(self, gradients: Matrices) -> list[Float[Array, "groups _ outputs"]]:
+    def directions(self, gradients: Matrices) -> list[Float[Array, "_ _ _"]]:
         """The normalized gradients of each part. A bias has an input of 1, whose power is 1."""
         first, *rest = self._stacked(gradients)
         if self.factor is not None and self.structure is not None:
@@ -59,7 +59,7 @@ class Units:
         return [first, *rest]
 
     def power(
-        self, directions: Sequence[Float[Array, "groups _ outputs"]], gradients: Matrices
+        self, directions: Sequence[Float[Array, "_ _ _"]], gradients: Matrices
     ) -> Float[Array, " groups"]:
         """The product of each group's normalized gradient with its gradient."""
         pairs = zip(directions, self._stacked(gradients), strict=True)
@@ -74,7 +74,7 @@ class Units:
 
     def members(
         self,
-        directions: Sequence[Float[Array, "groups _ outputs"]],
+        directions: Sequence[Float[Array, "_ _ _"]],
         factors: Float[Array, "groups 2"],
     ) -> Iterator[tuple[str, Array, tuple[Array, Array]]]:
         """For every leaf its path, its normalized gradient and its two factors."""
@@ -88,7 +88,7 @@ class Units:
                 scale, shrink = factor[:, 0], factor[:, 1]
                 yield path, u, (scale[:, None, None], shrink[:, None, None])
 
-    def _stacked(self, matrices: Matrices) -> list[Float[Array, "groups _ outputs"]]:
+    def _stacked(self, matrices: Matrices) -> list[Float[Array, "_ _ _"]]:
         found = [[matrices[path] for path in paths] for paths in self.parts]
         return [each[0] if len(each) == 1 else jnp.concatenate(each) for each in found]
 

@@ -8,7 +8,7 @@ import optax
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number
-from insgd_optax.structures import Diagonal, Structure, check_structure
+from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.factors import Derived, Factor, Packed, Seen, applied, factors_of
 from insgd_optax.transforms.normalizer import History, ScaleByInputState
 from insgd_optax.transforms.scale_by_input import check_decay
@@ -29,7 +29,7 @@ class OnWhiteInputsState(NamedTuple):
 
 def on_white_inputs(
     inner: optax.GradientTransformation,
-    structure: Structure = Diagonal(),  # noqa: B008 (frozen)
+    structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     decay: Number = 0.95,
     eps: Number = 1e-2,
     guard: bool = True,

@@ -26,7 +26,7 @@ class Problem:
         self, params: Any = None, batch: Any = None, structure: Any = None
     ) -> tuple[Any, dict[str, Any]]:
         """Gradients and input statistics of one batch; this problem's own where not given."""
-        grad_fn = _jitted(self.loss_fn, structure or insgd.Diagonal())
+        grad_fn = _jitted(self.loss_fn, structure or insgd.MeanVariances())
         params = self.params if params is None else params
         _, grads, input_stats = grad_fn(params, self.batch if batch is None else batch)
         return grads, input_stats
@@ -118,7 +118,7 @@ every_optimizer = pytest.mark.parametrize(
     "make_optimizer", [as_insgd, insgd.scale_by_input], ids=["insgd", "scale_by_input"]
 )
 every_structure = pytest.mark.parametrize(
-    "structure", [insgd.Scalar(), insgd.Diagonal()], ids=["scalar", "diagonal"]
+    "structure", [insgd.Scalar(), insgd.MeanVariances()], ids=["scalar", "mean_variances"]
 )
 
 

@@ -94,8 +94,8 @@ def test_injected_constants_equal_the_plain_optimizer(structure):
 
 def test_every_default_can_be_injected_at_once():
     problem = perceptron()
-    expected, _ = train(insgd.insgd(0.1), problem, insgd.Diagonal())
-    actual, state = train(optax.inject_hyperparams(insgd.insgd)(0.1), problem, insgd.Diagonal())
+    expected, _ = train(insgd.insgd(0.1), problem, insgd.MeanVariances())
+    actual, state = train(optax.inject_hyperparams(insgd.insgd)(0.1), problem, insgd.MeanVariances())
     assert_close(actual, expected)
     assert {"learning_rate", "momentum", "weight_decay", "decay", "eps"} <= set(state.hyperparams)
 
@@ -158,7 +158,7 @@ def test_the_optimizer_runs_without_params_when_nothing_decays_them():
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_chain_is_normalizer_momentum_relative_step_learning_rate(nesterov):
     problem = perceptron()
-    structure = insgd.Diagonal()
+    structure = insgd.MeanVariances()
     by_hand = optax.chain(
         insgd.scale_by_input(structure),
         optax.trace(0.9, nesterov=nesterov),

@@ -33,7 +33,7 @@ def test_updates_have_the_dtype_of_the_params_and_the_history_is_at_least_float3
 @every_optimizer
 def test_dtypes_are_the_same_without_jit(make_optimizer):
     problem = perceptron(jnp.bfloat16)
-    tx = make_optimizer(insgd.Diagonal())
+    tx = make_optimizer(insgd.MeanVariances())
     grads, input_stats = problem.stats_of()
     state = tx.init(problem.params)
     updates, new_state = tx.update(grads, state, problem.params, input_stats=input_stats)
