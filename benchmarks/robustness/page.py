@@ -29,9 +29,9 @@ def page(cases: list[Case], seeds: int) -> str:
 
 def _shares(cases: list[Case]) -> str:
     caption = (
-        "Each optimizer at its default learning rate, untuned, against the best of the others, each "
-        f"of these at its best of three. *Within*: not behind by more than {POINTS:g} point of "
-        f"accuracy ({SHARE:.0%} of the loss), or by two standard errors of the paired difference. "
+        "Each optimizer at its default learning rate, untuned, against the best of the others, "
+        f"each of these at its best of three. *Within*: not behind by more than {POINTS:g} point "
+        f"of accuracy ({SHARE:.0%} of the loss) or two standard errors of the paired difference. "
         f"*Diverged*: a run is not finite, less than {ABOVE_CHANCE:g} points above chance, or at a "
         "loss above the start's; such a case is never within."
     )
