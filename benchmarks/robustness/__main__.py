@@ -25,7 +25,7 @@ from benchmarks.shared.contender import contenders
 from benchmarks.shared.schedules import SCHEDULES
 
 STEPS = {1: 2000, 8: 2000, 32: 1000, 128: 500}  # by batch size
-QUICK_STEPS = {8: 300, 32: 200}
+QUICK_STEPS = {8: 500}
 
 
 def options() -> argparse.Namespace:
@@ -37,7 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, choices=STEPS, default=None)
     names = list(contenders())
     parser.add_argument("--optimizers", nargs="+", choices=names, default=names)
-    parser.add_argument("--quick", action="store_true", help="few batch sizes, short runs")
+    parser.add_argument("--quick", action="store_true", help="batches of 8, short runs")
     parser.add_argument("--report", action="store_true", help="only write the page again")
     return parser.parse_args()
 

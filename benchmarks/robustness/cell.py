@@ -152,6 +152,8 @@ def programs(cell: Cell, steps_at_once: int) -> Programs:
             batch = task.draw(key, cell.batch, number, cell.steps)
             return train_step(loss_fn, contender, rate(run), carry, batch), None
 
+        if steps_at_once == 1:  # a loop, even of one step, makes convolutions slow on a CPU
+            return step(carry, first)[0]
         return jax.lax.scan(step, carry, first + jnp.arange(steps_at_once))[0]
 
     def score(carry: Carry) -> Array:

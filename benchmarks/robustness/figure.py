@@ -29,7 +29,7 @@ def draw(path: Path, cases: list[Case]) -> None:
         axis.set(title=f"{schedule} learning rate", xlabel="batch")
     figure.colorbar(image, ax=axes, label="gain / tolerance", shrink=0.8)
     figure.suptitle(
-        f"{OURS} at its default beside the best peer at its best of three rates\n"
+        f"{OURS} at its default against the best peer at its best of three rates\n"
         "points of accuracy, or percent of the loss; bold: behind; ✗: diverged", fontsize=9,
     )  # fmt: skip
     write_figure(path, figure)

@@ -29,9 +29,9 @@ def page(cases: list[Case], seeds: int) -> str:
 
 def _shares(cases: list[Case]) -> str:
     caption = (
-        "Each optimizer at its default learning rate, untuned, beside the best of the others, each "
-        f"of these at its best of three. *Within*: not behind by more than {POINTS:g} point of "
-        f"accuracy ({SHARE:.0%} of the loss), or by two standard errors of the paired difference. "
+        "Each optimizer at its default learning rate, untuned, against the best of the others, "
+        f"each of these at its best of three. *Within*: not behind by more than {POINTS:g} point "
+        f"of accuracy ({SHARE:.0%} of the loss) or two standard errors of the paired difference. "
         f"*Diverged*: a run is not finite, less than {ABOVE_CHANCE:g} points above chance, or at a "
         "loss above the start's; such a case is never within."
     )
@@ -60,19 +60,24 @@ def _by_net(cases: list[Case]) -> str:
 
 
 def _worst(cases: list[Case]) -> str:
-    """Where ours is furthest behind, in units of the tolerance."""
+    """Where ours diverged, then where it is furthest behind in units of the tolerance."""
     judged = [(case, verdict(case, OURS)) for case in cases]
     losses = [(case, found) for case, found in judged if found.outcome == "loss"]
-    losses.sort(key=lambda pair: pair[1].gain / pair[1].tolerance)
+    losses.sort(key=_badness)
     lines = [_worst_line(case, found) for case, found in losses[:WORST]]
-    caption = f"Where {OURS} at its default is furthest behind, by the tolerance:"
+    caption = f"Where {OURS} at its default diverged or is furthest behind:"
     return "\n".join([caption, "", *(lines or ["- nowhere"])])
+
+
+def _badness(judged: tuple[Case, Verdict]) -> tuple[bool, float]:
+    case, found = judged
+    return not case.diverged_at_default(OURS), found.gain / found.tolerance
 
 
 def _worst_line(case: Case, found: Verdict) -> str:
     rival = case.best_rival(OURS)
     where = f"{case.net}, batch {case.batch}, {case.schedule}"
-    return f"- {where}: {_gain(case, found)} beside {rival} (tolerance {found.tolerance:.1f})"
+    return f"- {where}: {_gain(case, found)} against {rival} (tolerance {found.tolerance:.1f})"
 
 
 def _gain(case: Case, found: Verdict) -> str:
@@ -87,7 +92,7 @@ def _all(cases: list[Case], seeds: int) -> str:
         "with its factor. ✗: diverged."
     )
     names = list(cases[0].scores)
-    header = ["network", "batch", "schedule", *names, f"{OURS} beside the best", "verdict"]
+    header = ["network", "batch", "schedule", *names, f"{OURS} against the best", "verdict"]
     rows = []
     for case in cases:
         found = verdict(case, OURS)

@@ -5,8 +5,8 @@ import json
 import math
 import multiprocessing
 import os
+import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +38,8 @@ def run_missing(cells: Iterable[Cell], folder: Path, jobs: int) -> None:
     """
     todo = missing(cells, folder)
     begin, spawn = time.perf_counter(), multiprocessing.get_context("spawn")
-    with _single_threaded(), concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
+    pools = concurrent.futures.ProcessPoolExecutor(jobs, spawn, initializer=_end_with_parent)
+    with _single_threaded(), pools as pool:
         futures = [pool.submit(run, cell, folder) for cell in todo]
         try:
             for number, future in enumerate(concurrent.futures.as_completed(futures), start=1):
@@ -48,6 +49,18 @@ def run_missing(cells: Iterable[Cell], folder: Path, jobs: int) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -67,12 +80,9 @@ def _single_threaded() -> Iterator[None]:
 def run(cell: Cell, folder: Path) -> str:
     """Trains one cell and writes its file. Returns a line that says how long it took."""
     begin = time.perf_counter()
-    with warnings.catch_warnings():
-        # Each backend says once that it cannot donate, or that int64 is off.
-        warnings.simplefilter("ignore")
-        result = trained(cell)
+    result = trained(cell)
     write(cell, result, folder)
-    jax.clear_caches()
+    jax.clear_caches()  # no program is used again
     step = 1000 * result.step_seconds
     seconds = time.perf_counter() - begin
     return f"{cell.name} in {seconds:.0f} s, {step:.2f} ms a step of all runs"

@@ -1,6 +1,7 @@
 """How results are written: Markdown tables, JSON files and figures of one style."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """With the machine, the versions and the command; a reader never sees half of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(sys.argv)
+    command = " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     partial = path.with_suffix(".part")
     written = {"machine": machine(), "command": command, **content}
     partial.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
