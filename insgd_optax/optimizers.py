@@ -94,7 +94,7 @@ def insgd(
                 nesterov=nesterov,
                 gradient_decay=gradient_decay,
                 relative=relative,
-                balance=learning_rate,
+                learning_rate=learning_rate,
                 layouts=layouts,
             )
         ]

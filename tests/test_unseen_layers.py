@@ -84,7 +84,8 @@ def test_a_stack_of_no_layers_takes_no_part():
         hidden, _ = jax.lax.scan(lambda x, w: (x @ w, None), inputs, params["stack"])
         return jnp.sum(hidden @ params["head"])
 
-    _, grads, input_stats = insgd.value_and_grad(loss_fn)(params, jnp.ones((4, 3)))
-    tx = insgd.scale_by_input()
+    grad_fn = insgd.value_and_grad(loss_fn, structure=insgd.Scalar())
+    _, grads, input_stats = grad_fn(params, jnp.ones((4, 3)))
+    tx = insgd.scale_by_input(insgd.Scalar())
     updates, _ = tx.update(grads, tx.init(params), params, input_stats=input_stats)
     assert_close(updates["head"], jnp.full((3, 2), 4.0))

@@ -27,52 +27,63 @@ class GradientHistory(NamedTuple):
     """The history of the units' gradients, packed as the inputs' ``power_weight`` is.
 
     Attributes:
-      power: the running mean of each unit's power, before bias correction; shape (groups,).
-      largest: the largest that it ever was, with its bias corrected; shape (groups,).
+      gradient_power: the running mean of each unit's power, before bias correction.
+      largest_gradient_power: the largest that it ever was, with its bias corrected.
+      growth: the running mean of the square of the size that the normalized gradient has, in the
+        metric that weights are measured in.
     """
 
-    power: Float[Array, " groups"]
-    largest: Float[Array, " groups"]
+    gradient_power: Float[Array, " groups"]
+    largest_gradient_power: Float[Array, " groups"]
+    growth: Float[Array, " groups"]
 
 
 def with_batch(
     history: GradientHistory,
     power: Float[Array, " groups"],
+    growth: Float[Array, " groups"],
     seen: Float[Array, " groups"],
     decay: Number,
     updates: Int[Array, ""],
 ) -> GradientHistory:
     """The history with one more batch. Units that saw no row keep theirs.
 
-    >>> empty, seen = GradientHistory(jnp.zeros(1), jnp.zeros(1)), jnp.ones(1)
-    >>> first = with_batch(empty, jnp.array([4.0]), seen, 0.5, jnp.int32(0))
-    >>> second = with_batch(first, jnp.array([1.0]), seen, 0.5, jnp.int32(1))
-    >>> first.largest.tolist(), second.power.tolist()                # 2 / 0.5, and 2 / 2 + 1 / 2
+    >>> empty, one = GradientHistory(*jnp.zeros((3, 1))), jnp.ones(1)
+    >>> first = with_batch(empty, 4 * one, one, one, 0.5, jnp.int32(0))
+    >>> second = with_batch(first, one, one, one, 0.5, jnp.int32(1))
+    >>> first.largest_gradient_power.tolist(), second.gradient_power.tolist()   # 2 / 0.5, 1 + 0.5
     ([4.0], [1.5])
 
     Args:
       history: what is kept.
       power: each unit's power in this batch.
+      growth: the square of the size of each unit's normalized gradient.
       seen: 1 for a unit that saw rows, or 0.
       decay: how much of the running mean stays.
       updates: how many updates the history has taken.
     """
     kept = 1 - seen * (1 - jnp.asarray(decay, power.dtype))
-    running = kept * history.power + (1 - kept) * power
+    running = kept * history.gradient_power + (1 - kept) * power
+    growth = kept * history.growth + (1 - kept) * growth
     gathered = 1 - jnp.asarray(decay, power.dtype) ** (updates + 1).astype(power.dtype)
-    return GradientHistory(running, jnp.maximum(history.largest, running / gathered))
+    largest = jnp.maximum(history.largest_gradient_power, running / gathered)
+    return GradientHistory(running, largest, growth)
 
 
 def ratio(size: Float[Array, " groups"], history: GradientHistory) -> Float[Array, " groups"]:
     """The size of each unit over the reference of its gradients; 0 where there never was one.
 
-    >>> history = GradientHistory(jnp.array([1.0, 0.0]), jnp.array([4.0, 0.0]))
+    >>> history = GradientHistory(*jnp.array([[1.0, 0.0], [4.0, 0.0], [1.0, 0.0]]))
     >>> ratio(jnp.array([9.0, 9.0]), history).tolist()               # 3 / 2
     [1.5, 0.0]
     """
-    return jnp.sqrt(size) * safe_power(history.largest, -0.5)
+    return jnp.sqrt(size) * safe_power(history.largest_gradient_power, -0.5)
 
 
-def share(power: Float[Array, " groups"], history: GradientHistory) -> Float[Array, " groups"]:
-    """The power of this batch over the reference, at most 1."""
-    return jnp.minimum(power * safe_power(history.largest, -1), 1)
+def balance(history: GradientHistory) -> Float[Array, " groups"]:
+    """How fast pure noise of this size would make each unit's weights grow, over η² / 2.
+
+    Steps of noise add their squares: the square of the weights' size U grows by η² U² growth / v a
+    step. A decay of the weights by half of that leaves their size as it is.
+    """
+    return history.growth * safe_power(history.largest_gradient_power, -1)

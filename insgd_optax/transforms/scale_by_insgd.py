@@ -11,7 +11,7 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number, check_between
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen, factors_of
-from insgd_optax.transforms.lengths import GradientHistory, ratio, share, with_batch
+from insgd_optax.transforms.lengths import GradientHistory, balance, ratio, with_batch
 from insgd_optax.transforms.matching import NO_PARAMS
 from insgd_optax.transforms.normalizer import History, ScaleByInputState, kept_unless
 from insgd_optax.transforms.scale_by_input import check_decay
@@ -24,7 +24,7 @@ class ScaleByInsgdState(NamedTuple):
 
     Attributes:
       inputs: the history of the layers' inputs, as of `scale_by_input`.
-      gradients: the history of the layers' gradients, two numbers for each of their groups.
+      gradients: the history of the layers' gradients, three numbers for each of their groups.
       momentum: the decayed sum of normalized gradients, shaped like the parameters.
     """
 
@@ -44,7 +44,7 @@ def scale_by_insgd(
     gradient_decay: Number = 0.99,
     relative: Number = 1.0,
     least: Number = 0.1,
-    balance: optax.ScalarOrSchedule = 0.0,
+    learning_rate: optax.ScalarOrSchedule = 0.0,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Steps along normalized gradients, with the length that the gradients' history gives them.
@@ -54,7 +54,7 @@ def scale_by_insgd(
       v_k = \max_{j \le k} \hat s_j, \quad s_k = \langle u_k, G_k \rangle
 
       \text{update} = \left( \frac{(1 - \gamma) \lVert W \rVert_P}{\sqrt{v_k}} \right)^{\rho} m_k
-      + \frac{\rho \, \eta_k}{2} \min\left(1, \frac{s_k}{v_k}\right) W
+      + \frac{\rho \, \eta_k}{2} \frac{q_k}{v_k} W
 
     The direction is that of `scale_by_input`: ``A`` is the history of the second moment of the
     layer's input. The length is a share of what the layer computes,
@@ -63,8 +63,9 @@ def scale_by_insgd(
     the largest running mean of the squared normalized gradient :math:`s`, in the metric of the
     layer's input. So a step fades with its gradient, and a fitted network needs no schedule.
 
-    On pure noise a step proportional to the weights makes them grow by :math:`\eta^2 / 2` a step.
-    The last term is a weight decay that takes just that away.
+    On pure noise, steps proportional to the weights make them grow without end. The last term is a
+    weight decay that takes just that away, with ``q`` the running mean of
+    :math:`\lVert u \rVert_P^2`.
 
     Each matrix of a stack of layers is measured by itself, and together with its bias, which is a
     weight on an input that is always 1. A leaf that belongs to no layer (a gain, a position
@@ -90,8 +91,8 @@ def scale_by_insgd(
       relative: :math:`\rho`, from 0, which gives SGD's length, to 1.
       least: a layer of ``m`` outputs whose mean square is below ``least ** 2`` is treated as if it
         were that, so that weights which start at zero can leave it.
-      balance: :math:`\eta`, the learning rate or schedule that multiplies the steps; 0 for no
-        decay.
+      learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps, for the decay
+        that balances growth; 0 for no decay. It does not multiply anything here.
 
     Returns:
       A transformation whose ``update`` needs ``params`` and ``input_stats``. A batch that is not
@@ -117,7 +118,7 @@ def scale_by_insgd(
 
     def init_fn(params: optax.Params) -> ScaleByInsgdState:
         inputs = history.init(params)
-        powers = (jnp.zeros_like(inputs.power_weight) for _ in range(2))
+        powers = (jnp.zeros_like(inputs.power_weight) for _ in range(3))
         return ScaleByInsgdState(inputs, GradientHistory(*powers), optax.tree.zeros_like(params))
 
     def update_fn(
@@ -154,10 +155,13 @@ def scale_by_insgd(
         seen = packed_values(units, [each.seen.astype(dtype) for each in units], total)
         finite = observed.finite & jnp.isfinite(jnp.sum(power))
         taken = state.inputs.count - state.inputs.skipped
-        gradient_history = with_batch(state.gradients, power, seen, gradient_decay, taken)
+        growth = packed_values(
+            units, [each.growth(u) for each, u in zip(units, directions, strict=True)], total
+        )
+        gradient_history = with_batch(state.gradients, power, growth, seen, gradient_decay, taken)
         scale = ((1 - momentum) * ratio(size, gradient_history)) ** relative
-        rate = balance(state.inputs.count) if callable(balance) else balance
-        shrink = relative * rate / 2 * share(power, gradient_history)
+        rate = learning_rate(state.inputs.count) if callable(learning_rate) else learning_rate
+        shrink = relative * rate / 2 * balance(gradient_history)
         factors = jnp.stack([scale, shrink.astype(dtype)], axis=1)
         factors = jnp.where(finite & jnp.isfinite(factors), factors, 0)
 
@@ -167,7 +171,7 @@ def scale_by_insgd(
                 old = buffer[path]
                 new = jnp.where(finite, momentum * old + u, old)
                 # u + momentum * new, without u, so that this needs no gradient.
-                ahead = (1 + momentum) * new - momentum**2 * old if nesterov else new
+                ahead = (1 + momentum) * new - momentum * old if nesterov else new
                 moved[path], steps[path] = new, scale * ahead + shrink * weights[path]
         after = ScaleByInsgdState(
             kept_unless(finite, observed.state, state.inputs),

@@ -67,10 +67,13 @@ class Units:
 
     def size(self, weights: Matrices, least: Number) -> Float[Array, " groups"]:
         """The square of what each group computes of uncorrelated features, bounded from below."""
-        first, *rest = (jnp.square(jnp.abs(part)) for part in self._stacked(weights))
-        metric = first if self.factor is None else self.factor.power * first
-        total = _added([metric, *rest])
+        total = self.growth(self._stacked(weights))
         return jnp.maximum(total, jnp.asarray(least, total.dtype) ** 2 * self._outputs)
+
+    def growth(self, parts: Sequence[Float[Array, "_ _ _"]]) -> Float[Array, " groups"]:
+        """The square of the size of matrices in the metric of the inputs."""
+        first, *rest = (jnp.square(jnp.abs(part)) for part in parts)
+        return _added([first if self.factor is None else self.factor.power * first, *rest])
 
     def members(
         self,

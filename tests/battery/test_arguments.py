@@ -95,7 +95,9 @@ def test_injected_constants_equal_the_plain_optimizer(structure):
 def test_every_default_can_be_injected_at_once():
     problem = perceptron()
     expected, _ = train(insgd.insgd(0.1), problem, insgd.MeanVariances())
-    actual, state = train(optax.inject_hyperparams(insgd.insgd)(0.1), problem, insgd.MeanVariances())
+    actual, state = train(
+        optax.inject_hyperparams(insgd.insgd)(0.1), problem, insgd.MeanVariances()
+    )
     assert_close(actual, expected)
     assert {"learning_rate", "momentum", "weight_decay", "decay", "eps"} <= set(state.hyperparams)
 
@@ -125,7 +127,12 @@ def test_an_injected_learning_rate_can_be_changed_between_steps_without_a_new_tr
     first, _ = update(grads, state, problem.params, input_stats=input_stats)
     state.hyperparams["learning_rate"] = jnp.asarray(0.2, jnp.float32)
     second, _ = update(grads, state, problem.params, input_stats=input_stats)
-    assert_close(second, jax.tree.map(lambda leaf: 2 * leaf, first))
+    for rate, found in ((0.1, first), (0.2, second)):
+        plain = insgd.insgd(rate, momentum=0.0)
+        expected, _ = plain.update(
+            grads, plain.init(problem.params), problem.params, input_stats=input_stats
+        )
+        assert_close(found, expected)
     assert update._cache_size() == 1
 
 
@@ -156,13 +163,11 @@ def test_the_optimizer_runs_without_params_when_nothing_decays_them():
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_the_chain_is_normalizer_momentum_relative_step_learning_rate(nesterov):
+def test_the_optimizer_is_its_steps_times_the_learning_rate(nesterov):
     problem = perceptron()
     structure = insgd.MeanVariances()
     by_hand = optax.chain(
-        insgd.scale_by_input(structure),
-        optax.trace(0.9, nesterov=nesterov),
-        insgd.relative_step(),
+        insgd.scale_by_insgd(structure, nesterov=nesterov, learning_rate=0.1),
         optax.scale_by_learning_rate(0.1),
     )
     expected, _ = train(by_hand, problem, structure, steps=4)

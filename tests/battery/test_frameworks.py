@@ -65,7 +65,7 @@ def test_an_nnx_optimizer_steps_as_a_dict(structure):
         layer = getattr(model, name)
         assert_close(layer.kernel[...], expected[name]["kernel"], rtol=1e-5)
         assert_close(layer.bias[...], expected[name]["bias"], rtol=1e-5)
-    history = optimizer.opt_state[0]
+    history = optimizer.opt_state[0].inputs
     assert_close(history.power[...], optax.tree.get(state, "power"), rtol=1e-5)
     assert int(history.count[...]) == 3
 

@@ -94,10 +94,13 @@ def test_moments_made_by_hand_step_as_captured_ones(structure):
     # Rows are the examples of a dense layer: its inputs can be summed without the capture.
     problem = perceptron()
     grads, input_stats = problem.stats_of(structure=structure)
-    squares = jnp.square(problem.batch[0])
+    inputs = problem.batch[0]
+    squares = jnp.square(inputs)
     sums = jnp.sum(squares, axis=0)[None, :]
     by_hand = insgd.InputMoments(
-        sums=jnp.mean(sums, axis=1) if structure == insgd.Scalar() else sums,
+        sums=jnp.mean(sums, axis=1)
+        if structure == insgd.Scalar()
+        else jnp.concatenate([jnp.sum(inputs, axis=0)[None, :], sums], axis=1),
         count=jnp.asarray([squares.shape[0]], sums.dtype),
         layout=insgd.Layout.of_matrix((4, 3)),
         structure=structure,

@@ -32,7 +32,7 @@ def _divisor(structure: Any, inputs: Any, eps: float) -> np.ndarray:
     return ((power + eps * power.mean()) / (1 + eps))[:, None]
 
 
-@every_structure
+@pytest.mark.parametrize("structure", [insgd.Scalar(), insgd.Diagonal()])
 def test_a_learning_rate_schedule_is_followed_from_step_zero(structure):
     problem = regression()
     rates = [0.5, 0.25, 0.0, 0.75]

@@ -196,15 +196,13 @@ def test_multi_steps_averages_gradients_but_sees_only_the_last_micro_batch(
 def test_a_named_chain_equals_the_optimizer_and_names_its_history(structure):
     problem = perceptron()
     tx = optax.named_chain(
-        ("input", insgd.scale_by_input(structure)),
-        ("momentum", optax.trace(0.9, nesterov=True)),
-        ("length", insgd.relative_step()),
+        ("steps", insgd.scale_by_insgd(structure, learning_rate=0.1)),
         ("rate", optax.scale_by_learning_rate(0.1)),
     )
     expected, plain_state = train(insgd.insgd(0.1, structure=structure), problem, structure)
     actual, state = train(tx, problem, structure)
     assert_close(actual, expected)
-    assert_close(state["input"].power, optax.tree.get(plain_state, "power"))
+    assert_close(state["steps"].inputs.power, optax.tree.get(plain_state, "power"))
 
 
 @every_structure
