@@ -15,6 +15,7 @@ STRUCTURES = {
     "scalar": insgd.Scalar(),
     "diagonal": insgd.Diagonal(),
     "mean_variance": insgd.MeanVariance(),
+    "mean_variances": insgd.MeanVariances(damping=0.2),
     "full": insgd.Full(damping=0.3, rows=None, refresh_every=1),
 }
 
@@ -23,19 +24,28 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name
 every_structure = pytest.mark.parametrize("name", STRUCTURES)
 
 
-def dense_matrix(name: str, rows: np.ndarray) -> np.ndarray:
-    """What a structure puts in the place of the second moment of some rows (rows, inputs)."""
+def dense_power(name: str, rows: np.ndarray, level: float, exponent: float) -> np.ndarray:
+    """A power of what stands for the second moment of some rows (rows, inputs).
+
+    The level is the mean square of the inputs, shrunk to the mean over all groups of the leaf.
+    """
     moment, inputs = rows.T @ rows / len(rows), rows.shape[1]
-    mean_square, identity = np.trace(moment) / inputs, np.eye(inputs)
-    if name == "scalar":
-        return mean_square * identity
-    if name == "full":
-        return moment + 0.3 * mean_square * identity
-    mean = rows.mean(axis=0)
-    variance = np.mean((rows - mean) ** 2)
-    kept = np.diag(np.diag(moment)) if name == "diagonal" else None
-    kept = variance * identity + np.outer(mean, mean) if kept is None else kept
-    return (kept + EPS * mean_square * identity) / (1 + EPS)
+    mean, identity = rows.mean(axis=0), np.eye(inputs)
+    outer = np.outer(mean, mean)
+    if name == "mean_variances":
+        damped = (np.diag(np.diag(moment - outer)) + 0.2 * level * identity) / 1.2
+        root, inverse_root = power_of(damped, exponent / 2), power_of(damped, -0.5)
+        return (
+            root @ power_of(identity + inverse_root @ outer @ inverse_root / 1.2, exponent) @ root
+        )
+    matrix = {
+        "scalar": level * identity,
+        "full": moment + 0.3 * level * identity,
+        "diagonal": (np.diag(np.diag(moment)) + EPS * level * identity) / (1 + EPS),
+        "mean_variance": (np.mean((rows - mean) ** 2) * identity + outer + EPS * level * identity)
+        / (1 + EPS),
+    }
+    return power_of(matrix[name], exponent)
 
 
 def power_of(matrix: np.ndarray, exponent: float) -> np.ndarray:
@@ -45,7 +55,12 @@ def power_of(matrix: np.ndarray, exponent: float) -> np.ndarray:
 
 def normalized_by_hand(kind: Kind, name: str, gradient: np.ndarray, exponent: float) -> np.ndarray:
     rows = kind.rows(np.asarray(kind.weight), np.asarray(kind.x))
-    powers = [power_of(dense_matrix(name, of_group), exponent) for of_group in rows]
+    levels = np.mean(np.square(rows), axis=(1, 2))
+    levels = (levels + EPS * levels.mean()) / (1 + EPS)
+    powers = [
+        dense_power(name, of_group, level, exponent)
+        for of_group, level in zip(rows, levels, strict=True)
+    ]
     return kind.merge(np.einsum("gij,gjo->gio", np.stack(powers), kind.split(gradient)))
 
 
