@@ -58,7 +58,7 @@ OPTIONS = (
     ("--out", folder, Path("demo"), "FOLDER", "where the figure and the table (as JSON) go"),
 )
 QUICK = {"steps": 60, "seeds": 2, "trials": 3, "search_seeds": 1}
-QUICK_HELP = "less than a minute instead of four, with scores that mean nothing: " + " ".join(
+QUICK_HELP = "half a minute instead of three, with scores that mean nothing: " + " ".join(
     f"--{name.replace('_', '-')} {value}" for name, value in QUICK.items()
 )
 FIRST_SEARCH_SEED = 1000  # far from the seeds that are reported
@@ -150,8 +150,9 @@ def show(args: argparse.Namespace, results: list[Result], seconds: float) -> Non
     print(f"\nTest split, in percent: mean ± standard deviation over {args.seeds} seeds\n")
     print(table(results))
     print(
-        f"\nTuned: the best of {args.trials} rates for each row, on the validation split "
-        f"(seeds: {args.search_seeds}).\nState: numbers that the optimizer keeps between steps."
+        "\nUntuned: the optimizer's usual default. Tuned: the best rate on the validation split.\n"
+        f"Rates tried for each row: {args.trials}, with seeds: {args.search_seeds}. "
+        "State: numbers that the optimizer keeps between steps."
     )
     for result in results:
         if result.rate_is_at_an_edge:
