@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .NOTPARALLEL:
 
 help:
-	@echo "make demo    train SGD, Adam and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
+	@echo "make demo    train SGD, Adam, Muon and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
 	@echo "make test    run the tests (ARGS=\"-k word\" is passed to pytest)"
 	@echo "make check   ruff, pyright and the doctests"
 	@echo "make format  let ruff format and fix"
