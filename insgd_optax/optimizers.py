@@ -32,13 +32,14 @@ def insgd(
     r"""Input Normalized SGD: SGD on gradients that are divided by the power of the layer's input.
 
     .. math::
-      m_k = \gamma m_{k-1} + \max(\hat P_k, P)^{-1} G, \qquad
+      m_k = \gamma m_{k-1} + A_k^{-1} G, \qquad
       W \leftarrow W - \eta_k (s_k m_k + \lambda_k W)
 
-    Dividing by the power of the input makes the direction of a step independent of the input's
-    size; :math:`s_k` does so for its length: a step changes each layer's output by a share of
-    about :math:`\eta_k` (see `relative_step`). The default learning rate of 0.01 then suits inputs
-    and networks of any scale.
+    ``A`` is the history of the second moment of the layer's input. It makes the direction of a step
+    independent of the input's size. :math:`s_k` gives the step its length, by the size of the
+    layer's output and the history of its gradients (see `scale_by_insgd`): a step changes each
+    layer's output by a share of at most about :math:`\eta_k`, and by less as gradients fade. So one
+    learning rate suits inputs and networks of any scale, and a constant rate ends well.
 
     With ``relative=0`` the length is that of SGD (:math:`s_k = 1`), and ``learning_rate`` has the
     unit of SGD's: on inputs of unit mean square, ``structure=Scalar()`` is then
@@ -71,6 +72,7 @@ def insgd(
       eps: relative shrinkage of a feature's power to its layer's mean power.
       guard: divide by the larger of the history and this batch's power.
       relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
+      gradient_decay: how much of the history of the gradients' size is kept at each step.
       num_groups: how many classes or other groups of examples to keep the history of, as
         `track_groups` does; ``update`` then needs ``groups`` and takes ``gradient_norms``. None
         keeps none.

@@ -25,7 +25,8 @@ class ScaleByInsgdState(NamedTuple):
     Attributes:
       inputs: the history of the layers' inputs, as of `scale_by_input`.
       gradients: the history of the layers' gradients, three numbers for each of their groups.
-      momentum: the decayed sum of normalized gradients, shaped like the parameters.
+      momentum: the decayed sum of normalized gradients, shaped like the parameters; empty for a
+        momentum of 0.
     """
 
     inputs: ScaleByInputState
@@ -115,11 +116,13 @@ def scale_by_insgd(
     check_between("relative", relative, 0, 1)
     check_between("least", least, 0)
     history = History(structure, lambda weight: decay, layouts or {}, checks_gradient=False)
+    has_momentum = not (isinstance(momentum, int | float) and momentum == 0)
 
     def init_fn(params: optax.Params) -> ScaleByInsgdState:
         inputs = history.init(params)
         powers = (jnp.zeros_like(inputs.power_weight) for _ in range(3))
-        return ScaleByInsgdState(inputs, GradientHistory(*powers), optax.tree.zeros_like(params))
+        buffer = optax.tree.zeros_like(params) if has_momentum else optax.EmptyState()
+        return ScaleByInsgdState(inputs, GradientHistory(*powers), buffer)
 
     def update_fn(
         updates: optax.Updates,
@@ -143,7 +146,8 @@ def scale_by_insgd(
         units = units_of(observed, leaves)
         layouts = {path: layout for each in units for path, layout in each.layouts.items()}
         dtype = state.inputs.power.dtype
-        trees = updates, params, state.momentum
+        old_momentum = state.momentum if has_momentum else optax.tree.zeros_like(updates)
+        trees = updates, params, old_momentum
         gradients, weights, buffer = (split_leaves(tree, layouts, dtype) for tree in trees)
 
         # One pass over all gradients and weights, then arithmetic with a few numbers a layer.
@@ -176,7 +180,7 @@ def scale_by_insgd(
         after = ScaleByInsgdState(
             kept_unless(finite, observed.state, state.inputs),
             where_all(finite, gradient_history, state.gradients),
-            merged_leaves(state.momentum, moved, layouts),
+            merged_leaves(state.momentum, moved, layouts) if has_momentum else state.momentum,
         )
         return merged_leaves(updates, steps, layouts), after
 
