@@ -45,10 +45,11 @@ def contenders(workload: Workload) -> dict[str, Contender]:
         "SGD": _contender(workload, optax.sgd(0.01, momentum=0.9)),
         "Adam": _contender(workload, optax.adam(1e-3)),
         "Muon": _contender(workload, muon),
-        "INSGD, default": _contender(workload, insgd.insgd(), insgd.Diagonal()),
+        "INSGD, default": _contender(workload, insgd.insgd(), insgd.MeanVariances()),
         "Scalar": _captured(workload, insgd.Scalar()),
         "Diagonal": _captured(workload, insgd.Diagonal()),
         "MeanVariance": _captured(workload, insgd.MeanVariance()),
+        "MeanVariances": _captured(workload, insgd.MeanVariances()),
         f"Full within {BUDGET:.0%}": _captured(workload, budget),
         "Full": _captured(workload, full),
     }

@@ -83,6 +83,6 @@ def contenders() -> dict[str, Contender]:
     return {
         "SGD": peer(optax.sgd, 0.08, momentum=0.9),
         "Adam": peer(optax.adam, 0.005),
-        DEFAULT: ours(insgd.Diagonal()),
+        DEFAULT: ours(insgd.MeanVariances()),
         FULL: ours(insgd.Full(3.0, refresh_every=20, rows=128)),
     }

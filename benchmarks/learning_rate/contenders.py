@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import optax
 
 import insgd_optax as insgd
+from benchmarks.shared import contender as shared
 
 OURS, PEERS = "INSGD", ("SGD", "Adam", "Muon")
-DEFAULT_RATE = 0.01  # of OURS: every step changes a layer's output by about one percent
+DEFAULT_RATE = shared.contenders()[OURS].default_rate
 
 
 class Contender(NamedTuple):
@@ -25,14 +26,13 @@ def contenders() -> dict[str, Contender]:
     def peer(make: Callable[..., Any], **settings: Any) -> Contender:
         return Contender(lambda rate: optax.with_extra_args_support(make(rate, **settings)))
 
-    def ours(**settings: Any) -> Contender:
-        make = functools.partial(insgd.insgd, structure=insgd.Diagonal(), **settings)
-        return Contender(make, insgd.Diagonal())
+    def ours(structure: insgd.Structure, **settings: Any) -> Contender:
+        return Contender(functools.partial(insgd.insgd, structure=structure, **settings), structure)
 
     return {
         "SGD": peer(optax.sgd, momentum=0.9),
         "Adam": peer(optax.adam),
         "Muon": peer(optax.contrib.muon),
-        "INSGD Diagonal": ours(relative=0.0),
-        OURS: ours(),
+        "INSGD Diagonal": ours(insgd.Diagonal(), relative=0.0),
+        OURS: ours(insgd.MeanVariances()),
     }

@@ -32,7 +32,7 @@ def contenders() -> dict[str, Contender]:
         "SGD": Contender(_sgd, 0.025),
         "AdamW": Contender(_adamw, 0.01),
         "Muon": Contender(_muon, 0.03),
-        "INSGD": Contender(lambda rate: _insgd(rate, lambda _: insgd.Diagonal()), 0.03),
+        "INSGD": Contender(lambda rate: _insgd(rate, lambda _: insgd.MeanVariances()), 0.03),
         "INSGD budget": Contender(
             lambda rate: _insgd(
                 rate, lambda found: found.within_budget(0.15, full, insgd.Scalar())

@@ -40,14 +40,14 @@ def contenders() -> dict[str, Contender]:
         return optax.sgd(rate, momentum=0.9)
 
     def unit(rate: optax.Schedule) -> optax.GradientTransformation:
-        return insgd.insgd(rate, relative=0.0)
+        return insgd.insgd(rate, structure=insgd.Diagonal(), relative=0.0)
 
-    diagonal = insgd.Diagonal()
+    diagonal, default = insgd.Diagonal(), insgd.MeanVariances()
     return {
         **_family("SGD", sgd, 0.05),
         "Adam": Contender(optax.adam, 0.0005),
         **_family("INSGD, relative=0", unit, 0.025, diagonal),
-        **_family("INSGD", insgd.insgd, 0.00125, diagonal),
+        **_family("INSGD", insgd.insgd, 0.00125, default),
     }
 
 
