@@ -118,7 +118,8 @@ def test_a_custom_vjp_rule_stays_wrong_where_it_is_wrong():
     def loss(params, x):
         return jnp.sum(linear_with_a_wrong_gradient(x, params["w"]))
 
-    _, grads, stats = jax.jit(insgd.value_and_grad(loss))({"w": weight}, x)
+    grad_fn = insgd.value_and_grad(loss, structure=insgd.Diagonal())
+    _, grads, stats = jax.jit(grad_fn)({"w": weight}, x)
     np.testing.assert_array_equal(grads["w"], np.full((3, 1), -7.0 * 2))
     np.testing.assert_array_equal(stats["w"].sums, [[2.0, 2.0, 2.0]])
 
@@ -129,6 +130,7 @@ def test_a_custom_jvp_rule_stays_wrong_where_it_is_wrong():
     def loss(params, x):
         return jnp.sum(layer_with_a_wrong_tangent(x, params["w"]))
 
-    _, grads, stats = jax.jit(insgd.value_and_grad(loss))({"w": weight}, x)
+    grad_fn = insgd.value_and_grad(loss, structure=insgd.Diagonal())
+    _, grads, stats = jax.jit(grad_fn)({"w": weight}, x)
     np.testing.assert_array_equal(grads["w"], np.full((3, 1), -1.0 * 2))
     np.testing.assert_array_equal(stats["w"].sums, [[2.0, 2.0, 2.0]])
