@@ -173,8 +173,8 @@ def explain(
     [('bias', ()), ('kernel', ('dot_general',))]
     >>> report.layouts["kernel"].inputs
     2
-    >>> report.state                                     # two powers, and the weight of their mean
-    3
+    >>> report.state                        # two means, two squares, and the weight of the history
+    5
 
     Args:
       loss_fn: the loss, with the parameters as its first argument.

@@ -40,8 +40,8 @@ def value_and_grad(
     >>> params = {"kernel": jnp.ones((2, 1))}
     >>> inputs = jnp.array([[1.0, 2.0], [3.0, 0.0]])      # two rows of two features
     >>> loss, grads, input_stats = value_and_grad(loss_fn)(params, inputs)
-    >>> input_stats["kernel"].sums.tolist()               # 1 + 9 and 4 + 0
-    [[10.0, 4.0]]
+    >>> input_stats["kernel"].sums.tolist()               # 1 + 3, 2 + 0, and 1 + 9, 4 + 0
+    [[4.0, 2.0, 10.0, 4.0]]
     >>> input_stats["kernel"].count.tolist()
     [2.0]
 
