@@ -14,7 +14,7 @@ from insgd_optax.transforms.scale_by_insgd import scale_by_insgd
 
 
 def insgd(
-    learning_rate: optax.ScalarOrSchedule = 0.03,
+    learning_rate: optax.ScalarOrSchedule = 0.02,
     *,
     structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     momentum: Number | None = 0.9,
