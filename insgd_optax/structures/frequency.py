@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number
-from insgd_optax.structures.base import LayerInput, PerFeature, Sums
+from insgd_optax.structures.diagonal import Diagonal
 
 
 @dataclasses.dataclass(frozen=True)
-class Frequency(PerFeature):
+class Frequency(Diagonal):
     r"""Divides the gradient of a table's row by the root of how often the row is read.
 
     .. math::
@@ -31,13 +31,6 @@ class Frequency(PerFeature):
     [10.0, 1.1111]
     """
 
-    @property
-    def order(self) -> int:
-        return 2
-
-    def observe(self, seen: LayerInput) -> Sums:
-        return seen.sums(self.order)
-
     def guarded(
         self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
     ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:
@@ -51,5 +44,5 @@ class Frequency(PerFeature):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, "groups inputs"]:
-        shrunk = (power + eps * level[:, None]) / (1 + eps)
-        return safe_power(shrunk, exponent / 2) * safe_power(level, exponent / 2)[:, None]
+        root = super().factor(power, exponent / 2, eps, level)
+        return root * safe_power(level, exponent / 2)[:, None]

@@ -30,9 +30,9 @@ class Stack(NamedTuple):
 
 
 def kind_of(path: str, moments: InputMoments | None, leaves: Mapping[str, Array]) -> Hashable:
-    """What leaves share that are handled as one stack: layout, type, sharding, and their bias'.
+    """The key of the leaves that are stacked together: layout, type and sharding, also of biases.
 
-    A large leaf is of its own kind. To stack it would cost a copy, and it has work enough.
+    A large leaf is never stacked: that would cost a copy, and its own work is enough for a kernel.
     """
     leaf = leaves[path]
     if leaf.size > LARGE_LEAF:
