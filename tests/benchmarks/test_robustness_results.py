@@ -98,7 +98,8 @@ def test_the_page_shows_the_cells_as_they_are_in_the_files(tmp_path: Path):
     # two points.
     row = "| relu-mlp | 8 | constant | 84.0 → 87.0 (3) | 85.0 → 88.0 (3) | 86.0 → 89.0 (3) "
     assert row + "| 87.0 → 90.0 (3) | -2.0 | loss |" in written
-    assert "| INSGD | 0.01 | 2 | 0 | 0% | 0 | 0 | 2 | 0 |" in written
+    rate = contenders()["INSGD"].default_rate
+    assert f"| INSGD | {rate:g} | 2 | 0 | 0% | 0 | 0 | 2 | 0 |" in written
     assert "- relu-mlp, batch 8, constant: -2.0 against Muon (tolerance 1.0)" in written
     draw(tmp_path / "figure.png", cases)
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -11,13 +11,17 @@ import pytest
 import insgd_optax as insgd
 from zoo.case import inputs, normal
 
-from .test_dense_definitions import STRUCTURES, dense_matrix, power_of
+from .test_dense_definitions import STRUCTURES, dense_power
 
 # Adam and Muon of optax mix precisions.
 pytestmark = pytest.mark.framework
 
 EPS = 0.05
 every_structure = pytest.mark.parametrize("name", STRUCTURES)
+# The roots of MeanVariances are the roots of its inverse only where all variances are equal.
+exact_roots = pytest.mark.parametrize(
+    "name", [name for name in STRUCTURES if name != "mean_variances"]
+)
 
 
 def _loss(params: Any, x: Any) -> jax.Array:
@@ -41,7 +45,7 @@ def _steps(tx: Any, structure: Any, batches: Any, params: Any) -> Any:
     return params
 
 
-@every_structure
+@exact_roots
 def test_with_sgd_inside_it_is_scale_by_input_where_the_history_stands_still(name):
     structure, (params, x) = STRUCTURES[name], _problem()
     _, grads, stats = insgd.value_and_grad(_loss, structure=structure)(params, x)
@@ -65,7 +69,7 @@ def test_it_is_the_inner_optimizer_between_two_roots_of_the_dense_matrix(name):
     hidden = np.tanh(np.asarray(x) @ np.asarray(params["a"]) + np.asarray(params["c"]))
     adam = optax.adam(0.1)
     for leaf, rows in {"a": np.asarray(x), "b": hidden}.items():
-        root = power_of(dense_matrix(name, rows), -0.5)
+        root = dense_power(name, rows, float(np.mean(rows**2)), -0.5)
         white = jnp.asarray(root @ np.asarray(grads[leaf]))
         moved, _ = adam.update(white, adam.init(white))
         expected = root @ np.asarray(moved) - 0.1 * 0.3 * np.asarray(params[leaf])
