@@ -4,7 +4,9 @@ Layers of one structure and size are handled as one stack along their groups: wh
 many of is then traced, compiled and launched once.
 """
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,33 +18,18 @@ from jaxtyping import Array, Bool, Float, Int
 from insgd_optax.moments import InputMoments
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number
+from insgd_optax.structures import Structure
 from insgd_optax.transforms.history import Slot, unpack
 from insgd_optax.transforms.stacks import Stack, stacked
-
-
-class Seen(NamedTuple):
-    """What is known of a layer at one update.
-
-    Attributes:
-      moments: those of this batch, for their layout and structure.
-      history: the running mean of what the structure keeps.
-      batch: this batch's mean.
-      ever: whether a row was ever seen; shape (groups,).
-      kind: what the leaf and its bias must share with others to be handled with them.
-    """
-
-    moments: InputMoments
-    history: Float[Array, "groups ..."]
-    batch: Float[Array, "groups ..."]
-    ever: Bool[Array, " groups"]
-    kind: Hashable
 
 
 class Packed(NamedTuple):
     """What is known of all layers, one leaf after the other.
 
     Attributes:
-      history, batch: as in `Seen`; shape (numbers,).
+      history: the running mean of what the structures keep; shape (numbers,).
+      batch: this batch's mean; shape (numbers,).
+      weight: how much each group's history has gathered, 0 for nothing; shape (groups,).
       factors: those that are kept between refreshes, for every exponent; shape (exponents,
         factors).
       slots: where each leaf's are.
@@ -51,9 +38,53 @@ class Packed(NamedTuple):
 
     history: Float[Array, " numbers"]
     batch: Float[Array, " numbers"]
+    weight: Float[Array, " groups"]
     factors: Float[Array, "exponents factors"]
     slots: Mapping[str, Slot]
     updates: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What is known of a layer at one update, read from the packed vectors when it is asked for.
+
+    Attributes:
+      moments: those of this batch, for their layout and structure.
+      kind: what the leaf and its bias must share with others to be handled with them.
+    """
+
+    moments: InputMoments
+    kind: Hashable
+    slot: Slot
+    packed: Packed
+
+    @property
+    def groups(self) -> int:
+        return self.moments.count.size
+
+    @property
+    def history(self) -> Float[Array, "groups ..."]:
+        """The running mean of what the structure keeps."""
+        return unpack(self.packed.history, self.slot.numbers, self.moments.sums)
+
+    @property
+    def ever(self) -> Bool[Array, " groups"]:
+        """Whether a row was ever seen."""
+        return unpack(self.packed.weight, self.slot.groups, self.moments.count) > 0
+
+
+class Whole(NamedTuple):
+    """Layers of one structure and size as one, along their groups.
+
+    Attributes:
+      groups: how many each has, by the path of its weight.
+      history, batch: the running mean of what the structure keeps, and this batch's.
+    """
+
+    structure: Structure
+    groups: dict[str, int]
+    history: Float[Array, "all_groups ..."]
+    batch: Float[Array, "all_groups ..."]
 
 
 class Factor(NamedTuple):
@@ -85,17 +116,16 @@ def factors_of(
     cached = {path: layer for path, layer in seen.items() if layer.moments.kept.refresh_every > 1}
     others = {path: layer for path, layer in seen.items() if path not in cached}
     fresh = _refreshed(cached, packed, exponents, eps) if cached else packed.factors
+    wholes = [_whole(alike, packed) for alike in _alike(others)]
     found = []
     for place, exponent in enumerate(exponents):
         stacks = []
         for path, layer in cached.items():
-            kept = unpack(fresh[place], packed.slots[path].factors, layer.history)
-            groups = {path: len(kept)}
-            stacks.append(stacked(_factor(layer, groups, exponent, eps, guard, kept), groups))
-        for alike in _alike(others):
-            groups = {path: len(layer.history) for path, layer in alike.items()}
-            factor = _factor(_gathered(alike, packed), groups, exponent, eps, guard)
-            stacks.append(stacked(factor, groups))
+            whole = _whole({path: layer}, packed)
+            kept = unpack(fresh[place], packed.slots[path].factors, whole.history)
+            stacks.append(stacked(_factor(whole, exponent, eps, guard, kept), whole.groups))
+        for whole in wholes:
+            stacks.append(stacked(_factor(whole, exponent, eps, guard), whole.groups))
         found.append(stacks)
     return found, fresh
 
@@ -113,36 +143,33 @@ def _alike(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
     return list(stacks.values())
 
 
-def _gathered(stack: Mapping[str, Seen], packed: Packed) -> Seen:
-    """The layers of a stack as one. Read by places: a slice for each would be a kernel for each."""
+def _whole(alike: Mapping[str, Seen], packed: Packed) -> Whole:
+    """Layers as one. Read by places: a slice for each would be a kernel for each."""
+    structure = next(iter(alike.values())).moments.kept
+    groups = {path: layer.groups for path, layer in alike.items()}
     places = np.concatenate(
         [
-            packed.slots[path].numbers.start + np.arange(layer.history.size).reshape(shape)
-            for path, layer in stack.items()
-            for shape in [layer.history.shape]
+            layer.slot.numbers.start + np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+            for layer in alike.values()
+            for shape in [layer.moments.sums.shape]
         ]
     )
-    first = next(iter(stack.values()))
-    return first._replace(history=packed.history[places], batch=packed.batch[places])
+    return Whole(structure, groups, packed.history[places], packed.batch[places])
 
 
-def _joined(stack: Mapping[str, Seen]) -> Seen:
+def _joined(alike: Mapping[str, Seen]) -> Whole:
     """The same, for large layers, of which there are few."""
-    layers = list(stack.values())
-    history = jnp.concatenate([layer.history for layer in layers])
-    return layers[0]._replace(history=history, batch=history)
+    structure = next(iter(alike.values())).moments.kept
+    groups = {path: layer.groups for path, layer in alike.items()}
+    history = jnp.concatenate([layer.history for layer in alike.values()])
+    return Whole(structure, groups, history, history)
 
 
 def _factor(
-    whole: Seen,
-    groups: Mapping[str, int],
-    exponent: Number,
-    eps: Number,
-    guard: bool,
-    kept_factor: Array | None = None,
+    whole: Whole, exponent: Number, eps: Number, guard: bool, kept_factor: Array | None = None
 ) -> Factor:
     """The factors of layers of one structure and size, given or computed."""
-    kept = whole.moments.kept
+    kept, groups = whole.structure, whole.groups
     power, unit = kept.guarded(whole.history, whole.batch if guard else whole.history)
     features = kept.feature_power(power)
     level = _floored(jnp.mean(features, axis=(1, 2)), groups, eps)
@@ -176,9 +203,8 @@ def _refreshed(
     def computed_for(old: Array, exponent: Number) -> Array:
         new = {}
         for alike in _alike(cached):
-            groups = {path: len(layer.history) for path, layer in alike.items()}
-            factors = _factor(_joined(alike), groups, exponent, eps, guard=False).factor
-            ends = itertools.accumulate(len(layer.history) for layer in alike.values())
+            factors = _factor(_joined(alike), exponent, eps, guard=False).factor
+            ends = itertools.accumulate(layer.groups for layer in alike.values())
             new |= zip(alike, jnp.split(factors, list(ends)[:-1]), strict=True)
         parts = [old[:0]]
         for path, slot in packed.slots.items():

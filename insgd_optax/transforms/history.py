@@ -112,8 +112,8 @@ def pack(
             sums.append(moments.sums.ravel().astype(dtype))
             count.append(moments.count.astype(dtype))
             numbers, groups = numbers - used, groups - moments.count.size
-        sums.append(jnp.zeros(numbers, dtype))
-        count.append(jnp.zeros(groups, dtype))
+        sums += [jnp.zeros(numbers, dtype)] if numbers else []
+        count += [jnp.zeros(groups, dtype)] if groups else []
         group_of.append(owner)
     numbers, groups, _ = totals(slots)
     sums.append(jnp.zeros(numbers - sum(part.size for part in sums), dtype))

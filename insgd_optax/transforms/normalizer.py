@@ -14,7 +14,7 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen
-from insgd_optax.transforms.history import Powers, Slot, pack, slots_for, totals, unpack, updated
+from insgd_optax.transforms.history import Slot, pack, slots_for, totals, updated
 from insgd_optax.transforms.matching import match_statistics
 from insgd_optax.transforms.stacks import Stack, kind_of, opened
 from insgd_optax.trees import all_finite, named_leaves, where_all, widest_dtype
@@ -114,13 +114,18 @@ class History:
         _check_state(slots, state)
         batch = pack(slots, matched, state.power.dtype)
         moments = {path: found for path, found in matched.items() if found is not None}
+        leaves = dict(named)
 
         def moved() -> tuple[ScaleByInputState, Any]:
             decay = self.decay_at(state.power_weight)
             new = updated(state.power, state.power_weight, batch, decay)
             updates = state.count - state.skipped
-            packed = Packed(new.history, new.batch, state.factor, slots, updates)
-            derived, factor = derive(_seen(moments, slots, new, dict(named)), packed)
+            packed = Packed(new.history, new.batch, new.weight, state.factor, slots, updates)
+            seen = {
+                path: Seen(layer, kind_of(path, layer, leaves), slots[path], packed)
+                for path, layer in moments.items()
+            }
+            derived, factor = derive(seen, packed)
             return ScaleByInputState(count, state.skipped, new.power, new.weight, factor), derived
 
         def kept() -> tuple[ScaleByInputState, Any]:
@@ -145,22 +150,6 @@ def kept_unless(
     skipped = jnp.asarray(optax.safe_increment(before.skipped))
     bad = before._replace(count=after.count, skipped=skipped)
     return where_all(finite, after, bad)
-
-
-def _seen(
-    matched: Mapping[str, InputMoments],
-    slots: Mapping[str, Slot],
-    powers: Powers,
-    leaves: Mapping[str, Array],
-) -> dict[str, Seen]:
-    """What is known of every layer, by the path of its weight."""
-    found = {}
-    for path, moments in matched.items():
-        part, like = slots[path].numbers, moments.sums
-        history, batch = (unpack(p, part, like) for p in (powers.history, powers.batch))
-        ever = unpack(powers.weight, slots[path].groups, moments.count) > 0
-        found[path] = Seen(moments, history, batch, ever, kind_of(path, moments, leaves))
-    return found
 
 
 def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:

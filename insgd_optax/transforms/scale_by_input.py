@@ -136,7 +136,7 @@ def for_each(factor_of: Callable[[Seen], Array]) -> Derive:
 
     def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
         alone = [
-            stacked(factor_of(layer), {path: len(layer.history)}) for path, layer in seen.items()
+            stacked(factor_of(layer), {path: layer.groups}) for path, layer in seen.items()
         ]
         return [alone], packed.factors
 
