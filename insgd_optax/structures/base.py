@@ -89,6 +89,11 @@ class Structure(Protocol):
         """After how many updates `factor` is computed again; 1 for structures that keep none."""
         ...
 
+    @property
+    def memory(self) -> int:
+        """For how many times as many updates as ``decay`` says its history lasts."""
+        ...
+
     def for_layer(self, layout: Layout) -> "Structure":
         """What a layer of this layout gets: itself, or something cheaper."""
         ...
@@ -149,7 +154,15 @@ class Structure(Protocol):
         ...
 
 
-class EveryUpdate:
+class Lasting:
+    """A structure whose history lasts as long as ``decay`` says."""
+
+    @property
+    def memory(self) -> int:
+        return 1
+
+
+class EveryUpdate(Lasting):
     """A structure that any layer gets and whose factor is computed at every update."""
 
     @property

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.numerics import safe_power
-from insgd_optax.settings import Number
+from insgd_optax.settings import Number, check_between, check_is_static
 from insgd_optax.structures.diagonal import Diagonal
 
 
@@ -23,13 +23,24 @@ class Frequency(Diagonal):
     thousand batches a step of a thousand times its share, from one example. The root is the
     division by :math:`\lVert x \rVert` of the INSGD project page, and what Adam does to a row. A
     row below the hundredth part of the mean frequency (``eps``) counts as that. Only the history
-    is used: what one batch says of a row is that it was read, or was not. State: one number a row.
+    is used: what one batch says of a row is that it was read, or was not. It lasts ``memory`` times
+    as long as that of features, since a batch says something of all features and of few rows.
+    State: one number a row.
 
     >>> frequency, level = jnp.array([[0.01, 0.81]]), jnp.array([0.41])
     >>> factor = Frequency().factor(frequency, exponent=-1, eps=0.0, level=level)
     >>> [round(float(f) * 0.41**0.5, 4) for f in factor[0]]                # 1 / 0.1 and 1 / 0.9
     [10.0, 1.1111]
+
+    Attributes:
+      memory: for how many times as many updates as ``decay`` says the history lasts.
     """
+
+    memory: int = 50
+
+    def __post_init__(self) -> None:
+        check_is_static("memory", self.memory)
+        check_between("memory", self.memory, 1)
 
     def guarded(
         self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]

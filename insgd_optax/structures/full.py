@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from insgd_optax.layout import Layout
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number, check_is_static
-from insgd_optax.structures.base import LayerInput, Structure, Sums
+from insgd_optax.structures.base import Lasting, LayerInput, Structure, Sums
 from insgd_optax.structures.diagonal import Diagonal
 
 # Measured on a CPU (`python -m benchmarks.step_time`), in multiply-adds of a layer's own products:
@@ -20,7 +20,7 @@ NARROW, EACH_LAYER = 5, 1.4e6
 
 
 @dataclasses.dataclass(frozen=True)
-class Full:
+class Full(Lasting):
     r"""Keeps ``A`` itself, damped relative to its mean eigenvalue.
 
     .. math::

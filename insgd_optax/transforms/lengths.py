@@ -4,10 +4,11 @@ A unit is what steps together: a matrix of a layer with its bias, or a leaf that
 layer. In the metric P of the layer's inputs a unit has
 
     a size       U = ‖W‖_P       what the layer computes of uncorrelated features
+    a length     L               the size, or that of outputs of ``least`` if that is larger
     a power      s = ⟨u, G⟩      of its normalized gradient u = A⁻¹ G, as the layer's output sees it
     a reference  v               the largest that the running mean of s ever was
 
-and steps by η U m / √v, where m is the running mean of u:
+and steps by η L m / √v, where m is the running mean of u:
 
     gradients agree, as large as ever     ‖m‖ = √v          the step is a share η of the output
     gradients are noise                   ‖m‖ = 0.23 √v     (momentum 0.9) a quarter of that
@@ -23,14 +24,31 @@ from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number
 
 
+class Sizes(NamedTuple):
+    """What a step needs to know of the units, packed as the inputs' ``power_weight`` is.
+
+    Attributes:
+      power: each unit's power s in this batch.
+      growth: the square of the size that its normalized gradient has, in the metric P.
+      size: the square of the size of its weights.
+      length: the same, bounded from below: what a step is a share of.
+      seen: 1 for a unit that saw rows, or 0.
+    """
+
+    power: Float[Array, " groups"]
+    growth: Float[Array, " groups"]
+    size: Float[Array, " groups"]
+    length: Float[Array, " groups"]
+    seen: Float[Array, " groups"]
+
+
 class GradientHistory(NamedTuple):
-    """The history of the units' gradients, packed as the inputs' ``power_weight`` is.
+    """The history of the units' gradients, packed in the same way.
 
     Attributes:
       gradient_power: the running mean of each unit's power, before bias correction.
       largest_gradient_power: the largest that it ever was, with its bias corrected.
-      growth: the running mean of the square of the size that the normalized gradient has, in the
-        metric that weights are measured in.
+      growth: the running mean of the square of the size of its normalized gradient.
     """
 
     gradient_power: Float[Array, " groups"]
@@ -39,51 +57,68 @@ class GradientHistory(NamedTuple):
 
 
 def with_batch(
-    history: GradientHistory,
-    power: Float[Array, " groups"],
-    growth: Float[Array, " groups"],
-    seen: Float[Array, " groups"],
-    decay: Number,
-    updates: Int[Array, ""],
+    history: GradientHistory, sizes: Sizes, decay: Number, updates: Int[Array, ""]
 ) -> GradientHistory:
     """The history with one more batch. Units that saw no row keep theirs.
 
     >>> empty, one = GradientHistory(*jnp.zeros((3, 1))), jnp.ones(1)
-    >>> first = with_batch(empty, 4 * one, one, one, 0.5, jnp.int32(0))
-    >>> second = with_batch(first, one, one, one, 0.5, jnp.int32(1))
+    >>> first = with_batch(empty, Sizes(4 * one, one, one, one, one), 0.5, jnp.int32(0))
+    >>> second = with_batch(first, Sizes(one, one, one, one, one), 0.5, jnp.int32(1))
     >>> first.largest_gradient_power.tolist(), second.gradient_power.tolist()   # 2 / 0.5, 1 + 0.5
     ([4.0], [1.5])
 
     Args:
       history: what is kept.
-      power: each unit's power in this batch.
-      growth: the square of the size of each unit's normalized gradient.
-      seen: 1 for a unit that saw rows, or 0.
+      sizes: of this batch.
       decay: how much of the running mean stays.
       updates: how many updates the history has taken.
     """
-    kept = 1 - seen * (1 - jnp.asarray(decay, power.dtype))
-    running = kept * history.gradient_power + (1 - kept) * power
-    growth = kept * history.growth + (1 - kept) * growth
-    gathered = 1 - jnp.asarray(decay, power.dtype) ** (updates + 1).astype(power.dtype)
+    decay = jnp.asarray(decay, sizes.power.dtype)
+    kept = 1 - sizes.seen * (1 - decay)
+    running = kept * history.gradient_power + (1 - kept) * sizes.power
+    growth = kept * history.growth + (1 - kept) * sizes.growth
+    gathered = 1 - decay ** (updates + 1).astype(decay.dtype)
     largest = jnp.maximum(history.largest_gradient_power, running / gathered)
     return GradientHistory(running, largest, growth)
 
 
-def ratio(size: Float[Array, " groups"], history: GradientHistory) -> Float[Array, " groups"]:
-    """The size of each unit over the reference of its gradients; 0 where there never was one.
+def factors(
+    sizes: Sizes,
+    history: GradientHistory,
+    rate: Float[Array, ""],
+    momentum: Number,
+    relative: Number,
+) -> Float[Array, "groups 2"]:
+    """What each unit multiplies its momentum by, and its weights for the decay."""
+    scale = ((1 - momentum) * ratio(sizes, history)) ** relative
+    # The decay is never faster than a step, however small the weights are.
+    shrink = jnp.minimum(relative * rate / 2 * balance(sizes, history), relative)
+    return jnp.stack([scale, shrink.astype(scale.dtype)], axis=1)
+
+
+def ratio(sizes: Sizes, history: GradientHistory) -> Float[Array, " groups"]:
+    """The length of each unit over the reference of its gradients; 0 where there never was one.
 
     >>> history = GradientHistory(*jnp.array([[1.0, 0.0], [4.0, 0.0], [1.0, 0.0]]))
-    >>> ratio(jnp.array([9.0, 9.0]), history).tolist()               # 3 / 2
+    >>> nine = jnp.array([9.0, 9.0])
+    >>> ratio(Sizes(nine, nine, nine, nine, nine), history).tolist()                         # 3 / 2
     [1.5, 0.0]
     """
-    return jnp.sqrt(size) * safe_power(history.largest_gradient_power, -0.5)
+    return jnp.sqrt(sizes.length) * safe_power(history.largest_gradient_power, -0.5)
 
 
-def balance(history: GradientHistory) -> Float[Array, " groups"]:
-    """How fast pure noise of this size would make each unit's weights grow, over η² / 2.
+def balance(sizes: Sizes, history: GradientHistory) -> Float[Array, " groups"]:
+    """How fast pure noise would make each unit's weights grow, over η² / 2.
 
-    Steps of noise add their squares: the square of the weights' size U grows by η² U² growth / v a
-    step. A decay of the weights by half of that leaves their size as it is.
+    Steps of noise add their squares: the squared size of the weights grows by η² L² q / v a step,
+    with the squared length L². A decay of the weights by half of the relative growth leaves their
+    size as it is.
+
+    >>> history = GradientHistory(*jnp.array([[1.0], [4.0], [2.0]]))
+    >>> one = jnp.ones(1)
+    >>> sizes = Sizes(one, one, size=9 * one, length=36 * one, seen=one)
+    >>> balance(sizes, history).tolist()                                           # 36 / 9 * 2 / 4
+    [2.0]
     """
-    return history.growth * safe_power(history.largest_gradient_power, -1)
+    relative = sizes.length * safe_power(sizes.size, -1)
+    return relative * history.growth * safe_power(history.largest_gradient_power, -1)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -16,7 +17,7 @@ from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen
 from insgd_optax.transforms.history import Slot, pack, slots_for, totals, updated
 from insgd_optax.transforms.matching import match_statistics
-from insgd_optax.transforms.stacks import Stack, kind_of, opened
+from insgd_optax.transforms.stacks import Stack, kind_of, lone_stacks, opened
 from insgd_optax.trees import all_finite, named_leaves, where_all, widest_dtype
 
 
@@ -49,6 +50,7 @@ class Observed(NamedTuple):
       moments: those of every layer, by the path of its weight.
       derived: what was derived from the history, as stacks for each of ``exponents``; zeros
         unless everything is finite.
+      lone: the leaves that belong to no layer, stacked.
       finite: whether everything is.
       state: the new state.
       slots: where each leaf's part of the packed state is, by path.
@@ -56,6 +58,7 @@ class Observed(NamedTuple):
 
     moments: dict[str, InputMoments]
     derived: list[list[Stack]]
+    lone: list[Stack]
     finite: Bool[Array, ""]
     state: ScaleByInputState
     slots: dict[str, Slot]
@@ -77,6 +80,7 @@ class History:
       structure: what is kept of it.
       decay_at: how much of it stays at an update, from the weight that it has gathered so far.
       layouts: the parameters' layouts, where their shapes do not suggest them.
+      derive: from the history to what gradients need, and the factors to keep.
       exponents: the powers of the second moment that factors are kept for.
       checks_gradient: whether a gradient that is not finite is looked for. Without, the caller
         looks for it.
@@ -85,6 +89,7 @@ class History:
     structure: Structure
     decay_at: Callable[[Array], Number | Array]
     layouts: Mapping[str, Layout]
+    derive: Derive
     exponents: tuple[Number, ...] = (-1,)
     checks_gradient: bool = True
 
@@ -101,9 +106,8 @@ class History:
         updates: Any,
         state: Any,
         input_stats: Mapping[str, InputMoments | None] | None,
-        derive: Derive,
     ) -> Observed:
-        """The history with one more batch, and what ``derive`` makes of it.
+        """The history with one more batch, and what is derived from it.
 
         Raises:
           ValueError: if the statistics are missing or do not fit the updates.
@@ -117,7 +121,7 @@ class History:
         leaves = dict(named)
 
         def moved() -> tuple[ScaleByInputState, Any]:
-            decay = self.decay_at(state.power_weight)
+            decay = _lasting(self.decay_at(state.power_weight), moments, slots, state.power.dtype)
             new = updated(state.power, state.power_weight, batch, decay)
             updates = state.count - state.skipped
             packed = Packed(new.history, new.batch, new.weight, state.factor, slots, updates)
@@ -125,8 +129,9 @@ class History:
                 path: Seen(layer, kind_of(path, layer, leaves), slots[path], packed)
                 for path, layer in moments.items()
             }
-            derived, factor = derive(seen, packed)
-            return ScaleByInputState(count, state.skipped, new.power, new.weight, factor), derived
+            derived, factor = self.derive(seen, packed)
+            after = ScaleByInputState(count, state.skipped, new.power, new.weight, factor)
+            return after, (derived, lone_stacks(leaves, moments))
 
         def kept() -> tuple[ScaleByInputState, Any]:
             skipped = jnp.asarray(optax.safe_increment(state.skipped))
@@ -139,8 +144,8 @@ class History:
         finite = all_finite([*gradient, batch.sums], state.power.dtype)
         # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
         # the kernel of every leaf, and could not share the kernels of leaves of one shape.
-        after, derived = jax.lax.cond(finite, moved, kept)
-        return Observed(moments, derived, finite, after, slots)
+        after, (derived, lone) = jax.lax.cond(finite, moved, kept)
+        return Observed(moments, derived, lone, finite, after, slots)
 
 
 def kept_unless(
@@ -150,6 +155,22 @@ def kept_unless(
     skipped = jnp.asarray(optax.safe_increment(before.skipped))
     bad = before._replace(count=after.count, skipped=skipped)
     return where_all(finite, after, bad)
+
+
+def _lasting(
+    decay: Number | Array,
+    moments: Mapping[str, InputMoments],
+    slots: Mapping[str, Slot],
+    dtype: Any,
+) -> Number | Array:
+    """The decay of every group's history: that of features, or of what is to last longer."""
+    memory = {path: layer.kept.memory for path, layer in moments.items()}
+    if set(memory.values()) <= {1}:
+        return decay
+    share = np.ones(totals(slots).groups, dtype)
+    for path, times in memory.items():
+        share[slots[path].groups] = 1 / times
+    return jnp.asarray(decay, dtype) ** share
 
 
 def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:

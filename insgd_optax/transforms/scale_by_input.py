@@ -101,7 +101,7 @@ def normalize_by_history(
         A layer that nothing was derived for keeps its gradient.
       layouts: the parameters' layouts, if their shapes do not suggest them.
     """
-    history = History(structure, decay_at, layouts or {})
+    history = History(structure, decay_at, layouts or {}, derive)
 
     def update_fn(
         updates: Any,
@@ -112,7 +112,7 @@ def normalize_by_history(
         **extra_args: Any,
     ) -> tuple[Any, ScaleByInputState]:
         del params, extra_args
-        observed = history.observe(updates, state, input_stats, derive)
+        observed = history.observe(updates, state, input_stats)
         moments, finite, after = observed.moments, observed.finite, observed.state
         [derived] = observed.by_path()
         layouts = {path: moments[path].layout for path in derived}
@@ -135,9 +135,7 @@ def for_each(factor_of: Callable[[Seen], Array]) -> Derive:
     """A rule for one layer, from what is known of it to its factor, for all layers."""
 
     def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
-        alone = [
-            stacked(factor_of(layer), {path: layer.groups}) for path, layer in seen.items()
-        ]
+        alone = [stacked(factor_of(layer), {path: layer.groups}) for path, layer in seen.items()]
         return [alone], packed.factors
 
     return derive

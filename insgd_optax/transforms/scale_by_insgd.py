@@ -8,14 +8,14 @@ import optax
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.settings import Number, check_between
+from insgd_optax.settings import Number, check_between, check_is_static
 from insgd_optax.structures import MeanVariances, Structure, check_structure
-from insgd_optax.transforms.factors import Derived, Packed, Seen, factors_of
-from insgd_optax.transforms.lengths import GradientHistory, balance, ratio, with_batch
+from insgd_optax.transforms.factors import factors_of
+from insgd_optax.transforms.lengths import GradientHistory, factors, with_batch
 from insgd_optax.transforms.matching import NO_PARAMS
 from insgd_optax.transforms.normalizer import History, ScaleByInputState, kept_unless
 from insgd_optax.transforms.scale_by_input import check_decay
-from insgd_optax.transforms.units import lone_stacks, packed_values, units_of
+from insgd_optax.transforms.units import sizes_of, units_of
 from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, where_all
 
 
@@ -44,7 +44,8 @@ def scale_by_insgd(
     nesterov: bool = True,
     gradient_decay: Number = 0.99,
     relative: Number = 1.0,
-    least: Number = 0.1,
+    least: float = 0.1,
+    least_of_tables: float = 1.0,
     learning_rate: optax.ScalarOrSchedule = 0.0,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -54,8 +55,9 @@ def scale_by_insgd(
       u_k = A_k^{-1} G_k, \qquad m_k = \gamma m_{k-1} + u_k, \qquad
       v_k = \max_{j \le k} \hat s_j, \quad s_k = \langle u_k, G_k \rangle
 
-      \text{update} = \left( \frac{(1 - \gamma) \lVert W \rVert_P}{\sqrt{v_k}} \right)^{\rho} m_k
-      + \frac{\rho \, \eta_k}{2} \frac{q_k}{v_k} W
+      \text{update} = \left( \frac{(1 - \gamma) L}{\sqrt{v_k}} \right)^{\rho} m_k
+      + \frac{\rho \, \eta_k}{2} \frac{L^2}{\lVert W \rVert_P^2} \frac{q_k}{v_k} W, \qquad
+      L = \max(\lVert W \rVert_P, \ell \sqrt{n})
 
     The direction is that of `scale_by_input`: ``A`` is the history of the second moment of the
     layer's input. The length is a share of what the layer computes,
@@ -66,7 +68,8 @@ def scale_by_insgd(
 
     On pure noise, steps proportional to the weights make them grow without end. The last term is a
     weight decay that takes just that away, with ``q`` the running mean of
-    :math:`\lVert u \rVert_P^2`.
+    :math:`\lVert u \rVert_P^2`. Weights that start small or at zero can grow: the length ``L`` is
+    at least that of ``n`` outputs of size :math:`\ell`.
 
     Each matrix of a stack of layers is measured by itself, and together with its bias, which is a
     weight on an input that is always 1. A leaf that belongs to no layer (a gain, a position
@@ -90,8 +93,10 @@ def scale_by_insgd(
       nesterov: whether to use Nesterov momentum.
       gradient_decay: how much of the running mean of :math:`s` stays at each step.
       relative: :math:`\rho`, from 0, which gives SGD's length, to 1.
-      least: a layer of ``m`` outputs whose mean square is below ``least ** 2`` is treated as if it
-        were that, so that weights which start at zero can leave it.
+      least: :math:`\ell`, the size of outputs (root mean square) that a step is a share of where
+        the layer's own are smaller.
+      least_of_tables: the same for lookups. Rows of a table are inputs of other layers, whose usual
+        size is 1, and often start much smaller.
       learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps, for the decay
         that balances growth; 0 for no decay. It does not multiply anything here.
 
@@ -114,8 +119,16 @@ def scale_by_insgd(
         check_between(name, setting, 0, 1)
     check_between("eps", eps, 0)
     check_between("relative", relative, 0, 1)
-    check_between("least", least, 0)
-    history = History(structure, lambda weight: decay, layouts or {}, checks_gradient=False)
+    for name, size in (("least", least), ("least_of_tables", least_of_tables)):
+        check_is_static(name, size)
+        check_between(name, size, 0)
+    history = History(
+        structure,
+        lambda weight: decay,
+        layouts or {},
+        lambda seen, packed: factors_of(seen, packed, [-1], eps, guard),
+        checks_gradient=False,
+    )
     has_momentum = not (isinstance(momentum, int | float) and momentum == 0)
 
     def init_fn(params: optax.Params) -> ScaleByInsgdState:
@@ -135,48 +148,39 @@ def scale_by_insgd(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS)
-        leaves = dict(named_leaves(updates))
-
-        def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
-            [factors], kept = factors_of(seen, packed, [-1], eps, guard)
-            layers = {path: layer.moments for path, layer in seen.items()}
-            return [[*factors, *lone_stacks(leaves, layers)]], kept
-
-        observed = history.observe(updates, state.inputs, input_stats, derive)
-        units = units_of(observed, leaves)
+        observed = history.observe(updates, state.inputs, input_stats)
+        units = units_of(observed, dict(named_leaves(updates)))
         layouts = {path: layout for each in units for path, layout in each.layouts.items()}
         dtype = state.inputs.power.dtype
         old_momentum = state.momentum if has_momentum else optax.tree.zeros_like(updates)
         trees = updates, params, old_momentum
         gradients, weights, buffer = (split_leaves(tree, layouts, dtype) for tree in trees)
 
-        # One pass over all gradients and weights, then arithmetic with a few numbers a layer.
+        # One pass over all gradients and weights, then arithmetic with a few numbers a unit.
         directions = [each.directions(gradients) for each in units]
-        powers = [each.power(u, gradients) for each, u in zip(units, directions, strict=True)]
-        total = state.inputs.power_weight.size
-        power = packed_values(units, powers, total)
-        size = packed_values(units, [each.size(weights, least) for each in units], total)
-        seen = packed_values(units, [each.seen.astype(dtype) for each in units], total)
-        finite = observed.finite & jnp.isfinite(jnp.sum(power))
+        like = state.inputs.power_weight
+        sizes = sizes_of(units, directions, gradients, weights, least, least_of_tables, like)
         taken = state.inputs.count - state.inputs.skipped
-        growth = packed_values(
-            units, [each.growth(u) for each, u in zip(units, directions, strict=True)], total
-        )
-        gradient_history = with_batch(state.gradients, power, growth, seen, gradient_decay, taken)
-        scale = ((1 - momentum) * ratio(size, gradient_history)) ** relative
+        gradient_history = with_batch(state.gradients, sizes, gradient_decay, taken)
         rate = learning_rate(state.inputs.count) if callable(learning_rate) else learning_rate
-        shrink = relative * rate / 2 * balance(gradient_history)
-        factors = jnp.stack([scale, shrink.astype(dtype)], axis=1)
-        factors = jnp.where(finite & jnp.isfinite(factors), factors, 0)
+        rate = jnp.asarray(rate, like.dtype)
+        multiplied_by = factors(sizes, gradient_history, rate, momentum, relative)
+        finite = observed.finite & jnp.isfinite(jnp.sum(sizes.power))
+        multiplied_by = jnp.where(finite & jnp.isfinite(multiplied_by), multiplied_by, 0)
 
         moved, steps = {}, {}
         for each, direction in zip(units, directions, strict=True):
-            for path, u, (scale, shrink) in each.members(direction, factors[each.at]):
-                old = buffer[path]
-                new = jnp.where(finite, momentum * old + u, old)
-                # u + momentum * new, without u, so that this needs no gradient.
-                ahead = (1 + momentum) * new - momentum * old if nesterov else new
-                moved[path], steps[path] = new, scale * ahead + shrink * weights[path]
+            scale, shrink = multiplied_by[each.at].T[:, :, None, None]
+            old = each.stacked(buffer)
+            new = [
+                jnp.where(finite, momentum * m + u, m) for m, u in zip(old, direction, strict=True)
+            ]
+            ahead = new
+            if nesterov:  # u + momentum * new, without u: it would be computed twice
+                ahead = [(1 + momentum) * n - momentum * m for n, m in zip(new, old, strict=True)]
+            both = zip(ahead, each.stacked(weights), strict=True)
+            moved |= each.opened(new)
+            steps |= each.opened([scale * u + shrink * weight for u, weight in both])
         after = ScaleByInsgdState(
             kept_unless(finite, observed.state, state.inputs),
             where_all(finite, gradient_history, state.gradients),

@@ -50,6 +50,15 @@ def stacked(whole: Any, groups: Mapping[str, int]) -> Stack:
     return Stack(whole, {path: jnp.int32(at) for path, at in zip(groups, starts, strict=False)})
 
 
+def lone_stacks(leaves: Mapping[str, Array], layers: Mapping[str, InputMoments]) -> list[Stack]:
+    """The leaves that belong to no layer, those of one kind as one stack."""
+    biases = {layer.bias.path for layer in layers.values() if layer.bias}
+    kinds: dict[object, list[str]] = {}
+    for path in sorted(leaves.keys() - layers.keys() - biases):
+        kinds.setdefault(kind_of(path, None, leaves), []).append(path)
+    return [stacked((), dict.fromkeys(paths, 1)) for paths in kinds.values()]
+
+
 def opened(stacks: Sequence[Stack], groups: Mapping[str, int]) -> dict[str, Any]:
     """Every layer's part, by path."""
     parts = {}

@@ -11,7 +11,7 @@ groups, so that what a step needs of them is traced, compiled and launched once:
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.layout import Layout
-from insgd_optax.moments import InputMoments
-from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Factor
+from insgd_optax.transforms.lengths import Sizes
 from insgd_optax.transforms.normalizer import Observed
-from insgd_optax.transforms.stacks import Stack, kind_of, stacked
+from insgd_optax.transforms.stacks import Stack
 
 Matrices = Mapping[str, Float[Array, "_ _ _"]]
+Parts = Sequence[Float[Array, "_ _ _"]]  # of weights, and of their biases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,70 +50,54 @@ class Units:
     structure: Structure | None
     factor: Factor | None
 
-    def directions(self, gradients: Matrices) -> list[Float[Array, "_ _ _"]]:
-        """The normalized gradients of each part. A bias has an input of 1, whose power is 1."""
-        first, *rest = self._stacked(gradients)
+    def directions(self, gradients: Matrices) -> Parts:
+        """The normalized gradients. A bias has an input of 1, whose power is 1."""
+        first, *rest = self.stacked(gradients)
         if self.factor is not None and self.structure is not None:
             applied = self.structure.apply(self.factor.factor, first)
             first = self.factor.scale[:, None, None] * applied
         return [first, *rest]
 
-    def power(
-        self, directions: Sequence[Float[Array, "_ _ _"]], gradients: Matrices
-    ) -> Float[Array, " groups"]:
+    def power(self, directions: Parts, gradients: Parts) -> Float[Array, " groups"]:
         """The product of each group's normalized gradient with its gradient."""
-        pairs = zip(directions, self._stacked(gradients), strict=True)
+        pairs = zip(directions, gradients, strict=True)
         return _added(jnp.real(u * jnp.conj(gradient)) for u, gradient in pairs)
 
-    def size(self, weights: Matrices, least: Number) -> Float[Array, " groups"]:
-        """The square of what each group computes of uncorrelated features, bounded from below."""
-        total = self.growth(self._stacked(weights))
-        return jnp.maximum(total, jnp.asarray(least, total.dtype) ** 2 * self._outputs)
+    def size(self, parts: Parts) -> Float[Array, " groups"]:
+        """The square of the size of matrices in the metric of the inputs.
 
-    def growth(self, parts: Sequence[Float[Array, "_ _ _"]]) -> Float[Array, " groups"]:
-        """The square of the size of matrices in the metric of the inputs."""
+        Of weights it is the square of what each group computes of uncorrelated features.
+        """
         first, *rest = (jnp.square(jnp.abs(part)) for part in parts)
         return _added([first if self.factor is None else self.factor.power * first, *rest])
 
-    def members(
-        self,
-        directions: Sequence[Float[Array, "_ _ _"]],
-        factors: Float[Array, "groups 2"],
-    ) -> Iterator[tuple[str, Array, tuple[Array, Array]]]:
-        """For every leaf its path, its normalized gradient and its two factors."""
-        for paths, part in zip(self.parts, directions, strict=True):
-            for path, place in zip(paths, self.places.values(), strict=True):
-                groups = self.layouts[path].groups
-                u, factor = (
-                    array if len(paths) == 1 else jax.lax.dynamic_slice_in_dim(array, place, groups)
-                    for array in (part, factors)
-                )
-                scale, shrink = factor[:, 0], factor[:, 1]
-                yield path, u, (scale[:, None, None], shrink[:, None, None])
-
-    def _stacked(self, matrices: Matrices) -> list[Float[Array, "_ _ _"]]:
+    def stacked(self, matrices: Matrices) -> Parts:
+        """The matrices of all leaves, each part along its groups."""
         found = [[matrices[path] for path in paths] for paths in self.parts]
         return [each[0] if len(each) == 1 else jnp.concatenate(each) for each in found]
 
-    @property
-    def _outputs(self) -> float:
+    def opened(self, parts: Parts) -> dict[str, Array]:
+        """The inverse of `stacked`."""
+        found = {}
+        for paths, part in zip(self.parts, parts, strict=True):
+            for path, place in zip(paths, self.places.values(), strict=True):
+                found[path] = part
+                if len(paths) > 1:
+                    groups = self.layouts[path].groups
+                    found[path] = jax.lax.dynamic_slice_in_dim(part, place, groups)
+        return found
+
+    def shortest(self, least: float, least_of_tables: float) -> float:
+        """The least squared length of each group's step: that of outputs of some size."""
         layout = self.layouts[self.parts[0][0]]
-        return math.prod(layout.shape) / max(1, layout.groups * layout.inputs)
-
-
-def lone_stacks(leaves: Mapping[str, Array], layers: Mapping[str, InputMoments]) -> list[Stack]:
-    """The leaves that belong to no layer, those of one kind as one stack."""
-    biases = {layer.bias.path for layer in layers.values() if layer.bias}
-    kinds: dict[object, list[str]] = {}
-    for path in sorted(leaves.keys() - layers.keys() - biases):
-        kinds.setdefault(kind_of(path, None, leaves), []).append(path)
-    return [stacked((), dict.fromkeys(paths, 1)) for paths in kinds.values()]
+        outputs = math.prod(layout.shape) / max(1, layout.groups * layout.inputs)
+        return outputs * (least_of_tables if layout.one_hot else least) ** 2
 
 
 def units_of(observed: Observed, leaves: Mapping[str, Array]) -> list[Units]:
     """What steps together: each layer with its bias, and each leaf without a layer."""
     [stacks] = observed.derived
-    return [_units(stack, observed, leaves) for stack in stacks]
+    return [_units(stack, observed, leaves) for stack in (*stacks, *observed.lone)]
 
 
 def _units(stack: Stack, observed: Observed, leaves: Mapping[str, Array]) -> Units:
@@ -135,13 +119,35 @@ def _units(stack: Stack, observed: Observed, leaves: Mapping[str, Array]) -> Uni
     return Units(parts, layouts, at, stack.places, seen, structure, factor)
 
 
-def packed_values(
-    units: Sequence[Units], values: Sequence[Float[Array, " _"]], length: int
-) -> Float[Array, " length"]:
-    """The values of all groups as one vector, with zeros where no unit is."""
-    order = np.full(length, sum(value.size for value in values))
-    order[np.concatenate([each.at for each in units])] = np.arange(order[0])
-    return jnp.concatenate([*values, jnp.zeros(1, values[0].dtype)])[order]
+def sizes_of(
+    units: Sequence[Units],
+    directions: Sequence[Parts],
+    gradients: Matrices,
+    weights: Matrices,
+    least: float,
+    least_of_tables: float,
+    like: Float[Array, " groups"],
+) -> Sizes:
+    """What a step needs to know of all units, in vectors like the one that is given."""
+
+    def packed(values: Iterable[Array]) -> Array:
+        return jnp.concatenate([*values, jnp.zeros(1, like.dtype)])[order]
+
+    order = np.full(like.size, sum(each.at.size for each in units))
+    shortest, start = np.zeros(like.size, like.dtype), 0
+    for each in units:
+        order[each.at] = start + np.arange(each.at.size)
+        shortest[each.at] = each.shortest(least, least_of_tables)
+        start += each.at.size
+    each_direction = list(zip(units, directions, strict=True))
+    size = packed(each.size(each.stacked(weights)) for each in units)
+    return Sizes(
+        power=packed(each.power(u, each.stacked(gradients)) for each, u in each_direction),
+        growth=packed(each.size(u) for each, u in each_direction),
+        size=size,
+        length=jnp.maximum(size, shortest),
+        seen=packed(each.seen.astype(like.dtype) for each in units),
+    )
 
 
 def _added(parts: Iterable[Array]) -> Float[Array, " groups"]:

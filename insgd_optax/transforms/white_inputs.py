@@ -9,7 +9,7 @@ from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number
 from insgd_optax.structures import MeanVariances, Structure, check_structure
-from insgd_optax.transforms.factors import Derived, Factor, Packed, Seen, applied, factors_of
+from insgd_optax.transforms.factors import Factor, applied, factors_of
 from insgd_optax.transforms.normalizer import History, ScaleByInputState
 from insgd_optax.transforms.scale_by_input import check_decay
 from insgd_optax.trees import merged_leaves, split_leaves, zero_unless
@@ -76,7 +76,14 @@ def on_white_inputs(
     """
     check_structure(structure)
     check_decay(decay)
-    history = History(structure, lambda weight: decay, layouts or {}, exponents=(-0.5, 0.5))
+    exponents = -0.5, 0.5
+    history = History(
+        structure,
+        lambda weight: decay,
+        layouts or {},
+        lambda seen, packed: factors_of(seen, packed, exponents, eps, guard),
+        exponents,
+    )
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: Any) -> OnWhiteInputsState:
@@ -90,10 +97,7 @@ def on_white_inputs(
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
     ) -> tuple[Any, OnWhiteInputsState]:
-        def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
-            return factors_of(seen, packed, history.exponents, eps, guard)
-
-        observed = history.observe(updates, state.history, input_stats, derive)
+        observed = history.observe(updates, state.history, input_stats)
         moments, finite, after = observed.moments, observed.finite, observed.state
         root, inverse_root = observed.by_path()
         dtype = after.power.dtype
