@@ -171,7 +171,7 @@ def _directions(sketch: Float[Array, "groups inputs rank"]) -> Float[Array, "gro
     core = (core + core.mT) / 2
     identity = jnp.eye(rank, dtype=core.dtype)
     shift = (64 + inputs) * float(jnp.finfo(core.dtype).eps)
-    core = core + shift * (1 + core) * identity
+    core = core + shift * (1 + core) * identity[None]
     root = one_by_one(_inverse_root, core)
     return jnp.einsum("gik,gkl->gil", sketch, root, precision=jax.lax.Precision.HIGHEST)
 
@@ -183,7 +183,7 @@ def _between(
     highest = jax.lax.Precision.HIGHEST
     gram = jnp.einsum("gik,gil->gkl", scaled, scaled, precision=highest)
     if isinstance(exponent, int | float) and exponent == -1:  # Woodbury, without eigenvalues
-        root = one_by_one(_inverse_root, gram + jnp.eye(gram.shape[1], dtype=gram.dtype))
+        root = one_by_one(_inverse_root, gram + jnp.eye(gram.shape[1], dtype=gram.dtype)[None])
         return -jnp.einsum("gik,gjk->gij", root, root, precision=highest)
 
     def powered(
