@@ -1,4 +1,4 @@
-"""Full and LowRank with many layers: jaxlib's batched LAPACK calls hang where there are as few cores."""
+"""Full and LowRank with many layers: jaxlib's batched LAPACK calls hang on as few cores."""
 
 import functools
 import os
@@ -38,19 +38,21 @@ print("finished", bool(jnp.all(jnp.isfinite(updates["144_0"]))))
 """
 
 
-def test_factors_of_many_layers_are_computed_on_two_threads_without_waiting_forever():
-    environment = {**os.environ, "XLA_FLAGS": "", "PJRT_NPROC": "2", "NPROC": "2"}
-    exact = "refresh_every=1, rows=None"
-    for structure in (
-        f"Full(0.1, {exact})",  # with a Cholesky factor
-        f"Full(0.0, {exact})",  # with eigenvalues
+@pytest.mark.parametrize(
+    "structure",
+    [
+        "Full(0.1, refresh_every=1, rows=None)",  # with a Cholesky factor
+        "Full(0.0, refresh_every=1, rows=None)",  # with eigenvalues
         "LowRank()",
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT % structure],
-            env=environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.stdout.split() == ["finished", "True"], done.stderr
+    ],
+)
+def test_factors_of_many_layers_are_computed_on_two_threads_without_waiting_forever(structure):
+    environment = {**os.environ, "XLA_FLAGS": "", "PJRT_NPROC": "2", "NPROC": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT % structure],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["finished", "True"], done.stderr
 
 
 LAYERS = {f"w{n}": jax.random.normal(jax.random.key(n), (6, 3), jnp.float64) for n in range(3)}
