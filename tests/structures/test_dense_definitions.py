@@ -60,7 +60,7 @@ def dense_power(name: str, rows: np.ndarray, level: float, exponent: float) -> n
 def nystrom(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """The low-rank part from a shuffled cosine transform, and the diagonal that it leaves."""
     inputs = len(matrix)
-    waves = scipy.fft.dct(np.eye(inputs), norm="ortho", axis=0)[:rank].T
+    waves = np.asarray(scipy.fft.dct(np.eye(inputs), norm="ortho", axis=0))[:rank].T
     test = waves[np.random.RandomState(0).permutation(inputs)]
     sketch = matrix @ test
     directions = sketch @ np.linalg.pinv(test.T @ sketch, rcond=1e-10, hermitian=True) @ sketch.T

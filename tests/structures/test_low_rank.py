@@ -31,7 +31,8 @@ def _matrix(structure: Any, x: Any, exponent: float = -1) -> np.ndarray:
 
     @jax.jit
     def update(x: Any) -> Any:
-        return tx.update(identity, tx.init(identity), input_stats=_stats(structure, x))[0]["w"]
+        updates: Any = tx.update(identity, tx.init(identity), input_stats=_stats(structure, x))[0]
+        return updates["w"]
 
     return np.asarray(update(x), np.float64)
 
