@@ -50,6 +50,7 @@ def contenders(workload: Workload) -> dict[str, Contender]:
         "Diagonal": _captured(workload, insgd.Diagonal()),
         "MeanVariance": _captured(workload, insgd.MeanVariance()),
         "MeanVariances": _captured(workload, insgd.MeanVariances()),
+        "LowRank": _captured(workload, insgd.LowRank(rows=128)),
         f"Full within {BUDGET:.0%}": _captured(workload, budget),
         "Full": _captured(workload, full),
     }

@@ -5,13 +5,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from jaxtyping import Float
 
-TRIALS = 4
-
-
-def rates_around(center: float) -> list[float]:
-    """As many learning rates for everyone, each twice the one before; the last but one is given."""
-    return [center * 2.0 ** (n - TRIALS // 2) for n in range(TRIALS)]
-
 
 def searched(center: float, score: Callable[[float], float]) -> dict[float, float]:
     """Scores of learning rates: four, each four times the one before, then both beside the best.

@@ -1,7 +1,9 @@
 """Numerics: arithmetic that stays finite."""
 
 import numbers
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,3 +20,21 @@ def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, 
     if isinstance(exponent, numbers.Real) and exponent == -1:
         return jnp.where(present, 1 / bounded, 0)
     return jnp.where(present, bounded ** jnp.asarray(exponent, power.dtype), 0)
+
+
+def one_by_one(
+    function: Callable[..., Array], matrices: Float[Array, "groups n n"], *settings: Array
+) -> Float[Array, "groups n n"]:
+    """A function of every matrix, and of settings that are the same for all.
+
+    On a CPU not of all at once: jaxlib's LAPACK calls on several matrices wait for threads of a
+    pool that they run in themselves, and two such calls on two cores wait for each other forever
+    (jaxlib 0.10.2).
+    """
+    alone = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
+
+    def one_by_one(matrices: Array, *settings: Array) -> Array:
+        return jax.lax.map(lambda matrix: alone(matrix, *settings), matrices)
+
+    at_once = jax.vmap(function, in_axes=(0, *(None for _ in settings)))
+    return jax.lax.platform_dependent(matrices, *settings, cpu=one_by_one, default=at_once)

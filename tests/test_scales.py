@@ -21,17 +21,19 @@ def _largest(leaf: Any) -> Any:
     return jnp.maximum(jnp.max(jnp.abs(leaf)), jnp.finfo(leaf.dtype).tiny)
 
 
+# Their signs are those of a matrix product.
+MIXING = (insgd.MeanVariances(), insgd.LowRank())
 _scales = st.floats(-15, 15).map(lambda exponent: 10.0**exponent)
 
 
-@pytest.mark.parametrize("structure", [insgd.Scalar(), insgd.Diagonal(), insgd.MeanVariances()])
+@pytest.mark.parametrize("structure", [insgd.Scalar(), insgd.Diagonal(), *MIXING])
 @pytest.mark.parametrize("make_problem", [regression, convnet])
 def test_no_scale_of_the_input_flips_a_sign_or_gives_a_nan(make_problem, structure):
     problem = make_problem()
     tx = insgd.scale_by_input(structure)
     # Without the decay that balances growth, which pulls at weights whatever their gradient is.
     whole = insgd.scale_by_insgd(structure, momentum=0.0)
-    mixes_features = isinstance(structure, insgd.MeanVariances)
+    mixes_features = structure in MIXING
     grad_fn = insgd.value_and_grad(problem.loss_fn, structure=structure)
 
     @jax.jit
@@ -56,7 +58,7 @@ def test_no_scale_of_the_input_flips_a_sign_or_gives_a_nan(make_problem, structu
                 *map(jax.tree.leaves, (grads, updates, moves)), strict=True
             ):
                 assert jnp.all(jnp.sign(update) * jnp.sign(move) >= 0)
-                if mixes_features:  # its signs are those of a matrix product
+                if mixes_features:
                     assert jnp.sum(grad / _largest(grad) * (update / _largest(update))) >= 0
                     continue
                 assert jnp.all(jnp.sign(grad) * jnp.sign(update) >= 0), "a sign was flipped"
@@ -84,8 +86,13 @@ def test_no_scale_of_the_gradient_alone_gives_a_nan_or_a_flip(structure, exponen
 
 @pytest.mark.parametrize(
     "structure",
-    [insgd.MeanVariance(), insgd.Full(rows=None), insgd.Full(rows=None, refresh_every=1)],
-    ids=["mean_variance", "full", "full_every_step"],
+    [
+        insgd.MeanVariance(),
+        insgd.LowRank(rows=None),
+        insgd.Full(rows=None),
+        insgd.Full(rows=None, refresh_every=1),
+    ],
+    ids=["mean_variance", "low_rank", "full", "full_every_step"],
 )
 @pytest.mark.parametrize("make_problem", [regression, convnet])
 def test_richer_structures_take_the_same_step_at_every_scale_of_the_input(make_problem, structure):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 import insgd_optax as insgd
+from benchmarks.gradient import muon_dimensions
 
 # Input normalization by the power of every feature, and by the whole second moment.
 OURS = (DEFAULT, FULL) = ("INSGD", "INSGD Full")
@@ -83,6 +84,16 @@ def contenders() -> dict[str, Contender]:
     return {
         "SGD": peer(optax.sgd, 0.08, momentum=0.9),
         "Adam": peer(optax.adam, 0.005),
+        "Muon": peer(_muon, 0.02),
         DEFAULT: ours(insgd.MeanVariances()),
         FULL: ours(insgd.Full(3.0, refresh_every=20, rows=128)),
     }
+
+
+def _muon(rate: optax.Schedule) -> optax.GradientTransformation:
+    """Kernels as matrices; vectors are left to Adam, at the same share of its center."""
+    return optax.contrib.muon(
+        rate,
+        adam_learning_rate=lambda count: rate(count) / 4,
+        muon_weight_dimension_numbers=muon_dimensions,
+    )

@@ -16,7 +16,9 @@ from benchmarks.class_balance.report import balanced_accuracy, worst_recall
 from benchmarks.trials import deviation
 
 # Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
-STYLES = (("#E69F00", "s"), ("#009E73", "^"), ("#0072B2", "o"), ("#CC79A7", "D"))
+STYLES = (
+    ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#0072B2", "o"), ("#56B4E9", "v")
+)  # fmt: skip
 MEASURES = {
     "balanced accuracy (%)": balanced_accuracy,
     "recall of the worst class (%)": worst_recall,
@@ -48,7 +50,7 @@ def _draw(axis: Axes, rows: list[Row], measure: Callable[[np.ndarray], np.ndarra
         shown = [row for row in rows if row.optimizer == optimizer]
         values = [measure(row.test) for row in shown]
         axis.errorbar(
-            [losses.index(row.loss) + 0.16 * (place - 1.5) for row in shown],
+            [losses.index(row.loss) + 0.14 * (place - 2) for row in shown],
             [float(each.mean()) for each in values], [deviation(each) for each in values],
             fmt=marker, ms=5, lw=1.2, color=color, label=optimizer,
         )  # fmt: skip

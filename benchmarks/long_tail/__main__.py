@@ -3,12 +3,14 @@
     python -m benchmarks.long_tail --data cifar10.zip
 
 The images are CIFAR-10's as a folder or a zip of ``train/CLASS/*`` and ``test/CLASS/*``, halved
-to 16 by 16. Learning rates are chosen by validation loss after the full number of epochs, on a seed
-of their own; then everyone trains with three other seeds, for all epochs and for half of them,
-taking turns. Test images are looked at once a run, at its end.
+to 16 by 16. Everyone gets six learning rates over a range of 256, of which the validation loss
+after the full number of epochs chooses on another seed. Then everyone trains with three other
+seeds, for all epochs and for half of them, taking turns. Test images are looked at once a run, at
+its end.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 from typing import Any
@@ -20,6 +22,7 @@ from benchmarks.long_tail.contenders import EXACT, Contender, contenders
 from benchmarks.long_tail.data import LongTail, load
 from benchmarks.long_tail.training import ConvNet, train
 from benchmarks.machine import machine
+from benchmarks.trials import searched
 
 SEARCH_SEED = 100
 
@@ -28,14 +31,17 @@ def tuned(
     everyone: dict[str, Contender], data: LongTail, epochs: int
 ) -> dict[str, dict[float, float]]:
     """For every optimizer the final validation loss at each of its learning rates."""
-    losses: dict[str, dict[float, float]] = {name: {} for name in everyone}
-    for trial in range(len(next(iter(everyone.values())).rates())):
-        for name, contender in everyone.items():
-            rate = contender.rates()[trial]
-            curve = train(ConvNet(), data, contender.build(rate), epochs, SEARCH_SEED)
-            loss = curve.validation_loss[-1]
-            losses[name][rate] = loss if np.isfinite(loss) else float("inf")
-            print(f"tuning {name:12} {rate:8.4f}: validation loss {loss:.4f}", flush=True)
+
+    def negative_loss(name: str, rate: float) -> float:
+        build = everyone[name].build(rate)
+        loss = train(ConvNet(), data, build, epochs, SEARCH_SEED).validation_loss[-1]
+        print(f"tuning {name:13} {rate:8.4f}: validation loss {loss:.4f}", flush=True)
+        return -loss if np.isfinite(loss) else float("-inf")
+
+    losses = {}
+    for name, contender in everyone.items():
+        scores = searched(contender.center, functools.partial(negative_loss, name))
+        losses[name] = {rate: -score for rate, score in scores.items()}
     return losses
 
 

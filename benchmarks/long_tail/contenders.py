@@ -9,20 +9,19 @@ import optax
 import insgd_optax as insgd
 from benchmarks.gradient import muon_dimensions
 from benchmarks.long_tail.training import Build, Optimizer
-from benchmarks.trials import rates_around
 
 # Whose factors are refreshed now and then from some rows, and at every step from all of them.
 FULL, EXACT = "INSGD Full", "INSGD Full, exact"
+LOW_RANK = "INSGD LowRank"
+# Of decoupled weight decay, as optax has it: of AdamW and of Muon, which was made of it.
+DECOUPLED = 1e-2
 
 
 class Contender(NamedTuple):
-    """How to build an optimizer from a learning rate, and the middle of its grid."""
+    """How to build an optimizer from a learning rate, and the middle of those that are tried."""
 
-    build: Any
+    build: Callable[[float], Build]
     center: float
-
-    def rates(self) -> list[float]:
-        return rates_around(self.center)
 
 
 def contenders() -> dict[str, Contender]:
@@ -39,6 +38,7 @@ def contenders() -> dict[str, Contender]:
             ),
             0.03,
         ),
+        LOW_RANK: Contender(lambda rate: _insgd(rate, lambda _: insgd.LowRank(rows=128)), 0.03),
         FULL: Contender(lambda rate: _insgd(rate, lambda _: full), 0.03),
         EXACT: Contender(lambda rate: _insgd(rate, lambda _: exact), 0.03),
     }
@@ -56,7 +56,7 @@ def _sgd(rate: float) -> Build:
 def _adamw(rate: float) -> Build:
     def build(params: Any, steps: int, explained: insgd.Explanation) -> Optimizer:
         del params, explained
-        return _plain(optax.adamw(_cosine(rate, steps), weight_decay=1e-2, mask=_matrices))
+        return _plain(optax.adamw(_cosine(rate, steps), weight_decay=DECOUPLED, mask=_matrices))
 
     return build
 
@@ -65,6 +65,8 @@ def _muon(rate: float) -> Build:
     def build(params: Any, steps: int, explained: insgd.Explanation) -> Optimizer:
         muon = optax.contrib.muon(
             _cosine(rate, steps),
+            weight_decay=DECOUPLED,
+            weight_decay_mask=_matrices,
             adam_learning_rate=_cosine(rate / 3, steps),
             muon_weight_dimension_numbers=muon_dimensions(params),
         )

@@ -11,6 +11,7 @@ from insgd_optax.structures.base import (
 from insgd_optax.structures.diagonal import Diagonal
 from insgd_optax.structures.frequency import Frequency
 from insgd_optax.structures.full import Full
+from insgd_optax.structures.low_rank import LowRank
 from insgd_optax.structures.mean_variance import MeanVariance
 from insgd_optax.structures.mean_variances import MeanVariances
 from insgd_optax.structures.per_layer import PerLayer
@@ -23,6 +24,7 @@ __all__ = [
     "Frequency",
     "Full",
     "LayerInput",
+    "LowRank",
     "MeanVariance",
     "MeanVariances",
     "PerLayer",

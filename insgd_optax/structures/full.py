@@ -1,14 +1,13 @@
 """Full: the whole second moment of a layer's input, as in recursive least squares."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Layout
-from insgd_optax.numerics import safe_power
+from insgd_optax.numerics import one_by_one, safe_power
 from insgd_optax.settings import Number, check_is_static
 from insgd_optax.structures.base import Lasting, LayerInput, Structure, Sums
 from insgd_optax.structures.diagonal import Diagonal
@@ -120,7 +119,7 @@ class Full(Lasting):
         # Cholesky costs a fifth, but what rounding leaves of an eigenvalue of zero must be small.
         rounding = power.shape[1] * float(jnp.finfo(power.dtype).eps)
         if isinstance(exponent, int | float) and exponent == -1 and self.damping > 64 * rounding:
-            return _one_by_one(_inverse, relative + self.damping * identity)
+            return one_by_one(_inverse, relative + self.damping * identity)
 
         def powered(
             matrix: Float[Array, "inputs inputs"], exponent: Float[Array, ""]
@@ -130,7 +129,7 @@ class Full(Lasting):
             scaled = vectors * safe_power(values + self.damping, exponent)[None, :]
             return jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
 
-        return _one_by_one(powered, relative, jnp.asarray(exponent, power.dtype))
+        return one_by_one(powered, relative, jnp.asarray(exponent, power.dtype))
 
     def apply(
         self,
@@ -138,24 +137,6 @@ class Full(Lasting):
         gradient: Float[Array, "groups inputs outputs"],
     ) -> Float[Array, "groups inputs outputs"]:
         return jnp.einsum("gij,gjo->gio", factor, gradient, precision=jax.lax.Precision.HIGHEST)
-
-
-def _one_by_one(
-    function: Callable[..., Array], matrices: Float[Array, "groups inputs inputs"], *settings: Array
-) -> Float[Array, "groups inputs inputs"]:
-    """A function of every matrix, and of settings that are the same for all.
-
-    On a CPU not of all at once: jaxlib's LAPACK calls on several matrices wait for threads of a
-    pool that they run in themselves, and two such calls on two cores wait for each other forever
-    (jaxlib 0.10.2).
-    """
-    alone = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
-
-    def one_by_one(matrices: Array, *settings: Array) -> Array:
-        return jax.lax.map(lambda matrix: alone(matrix, *settings), matrices)
-
-    at_once = jax.vmap(function, in_axes=(0, *(None for _ in settings)))
-    return jax.lax.platform_dependent(matrices, *settings, cpu=one_by_one, default=at_once)
 
 
 def _inverse(positive: Float[Array, "inputs inputs"]) -> Float[Array, "inputs inputs"]:

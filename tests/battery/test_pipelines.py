@@ -32,6 +32,7 @@ MAKERS = PRESETS | {
     "mean_variance": (
         insgd.insgd, {"structure": insgd.MeanVariance()}, {"structure": insgd.MeanVariance()}
     ),
+    "low_rank": (insgd.insgd, {"structure": insgd.LowRank()}, {"structure": insgd.LowRank()}),
     "full": (insgd.insgd, {"structure": FULL}, {"structure": FULL}),
     "on_white_inputs": (_on_white_inputs, {}, {"structure": FULL}),
 }  # fmt: skip
@@ -142,7 +143,7 @@ def test_explicit_sharding_keeps_every_type(name):
     "structure",
     [
         insgd.Scalar(), insgd.Diagonal(), insgd.Released(), insgd.MeanVariance(),
-        insgd.Full(rows=None), insgd.Full(rows=7),
+        insgd.LowRank(2, rows=7), insgd.Full(rows=None), insgd.Full(rows=7),
     ],
 )  # fmt: skip
 def test_statistics_of_a_batch_on_an_explicit_mesh_are_those_of_one_device(structure):

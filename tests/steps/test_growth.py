@@ -15,6 +15,7 @@ STRUCTURES = (
     insgd.Diagonal(),
     insgd.MeanVariance(),
     insgd.MeanVariances(),
+    insgd.LowRank(),
     insgd.Full(refresh_every=100),
 )
 

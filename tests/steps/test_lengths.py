@@ -16,7 +16,7 @@ RATE = 0.05
 every_seed = pytest.mark.parametrize("seed", range(3))
 every_structure = pytest.mark.parametrize(
     "structure",
-    [insgd.Scalar(), insgd.Diagonal(), insgd.MeanVariances(), insgd.Full(1.0)],
+    [insgd.Scalar(), insgd.Diagonal(), insgd.MeanVariances(), insgd.LowRank(), insgd.Full(1.0)],
     ids=lambda each: type(each).__name__,
 )
 
@@ -142,7 +142,7 @@ def test_a_gradient_of_a_thousandth_takes_a_step_of_a_thousandth():
 
 
 def test_the_state_has_no_array_without_elements():
-    for structure in (insgd.Scalar(), insgd.MeanVariances(), insgd.Full()):
+    for structure in (insgd.Scalar(), insgd.MeanVariances(), insgd.LowRank(), insgd.Full()):
         for params in ({"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}, {}, {"b": jnp.zeros(0)}):
             state = insgd.insgd(structure=structure, momentum=0.0).init(params)
             assert all(leaf.size for leaf in jax.tree.leaves(state))

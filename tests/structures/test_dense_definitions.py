@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import scipy.fft
 
 import insgd_optax as insgd
 
@@ -16,6 +17,7 @@ STRUCTURES = {
     "diagonal": insgd.Diagonal(),
     "mean_variance": insgd.MeanVariance(),
     "mean_variances": insgd.MeanVariances(damping=0.2),
+    "low_rank": insgd.LowRank(rank=2, damping=0.4, rows=None),
     "full": insgd.Full(damping=0.3, rows=None, refresh_every=1),
 }
 
@@ -32,6 +34,13 @@ def dense_power(name: str, rows: np.ndarray, level: float, exponent: float) -> n
     moment, inputs = rows.T @ rows / len(rows), rows.shape[1]
     mean, identity = rows.mean(axis=0), np.eye(inputs)
     outer = np.outer(mean, mean)
+    if name == "low_rank":
+        matrix = moment / level
+        directions, rest = nystrom(matrix, 2)
+        damped = (rest + 0.4 * identity) / 1.4
+        root, inverse_root = power_of(damped, exponent / 2), power_of(damped, -0.5)
+        white = inverse_root @ directions @ inverse_root / 1.4
+        return level**exponent * root @ power_of(identity + white, exponent) @ root
     if name == "mean_variances":
         damped = (np.diag(np.diag(moment - outer)) + 0.2 * level * identity) / 1.2
         root, inverse_root = power_of(damped, exponent / 2), power_of(damped, -0.5)
@@ -46,6 +55,16 @@ def dense_power(name: str, rows: np.ndarray, level: float, exponent: float) -> n
         / (1 + EPS),
     }
     return power_of(matrix[name], exponent)
+
+
+def nystrom(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """The low-rank part from a shuffled cosine transform, and the diagonal that it leaves."""
+    inputs = len(matrix)
+    waves = np.asarray(scipy.fft.dct(np.eye(inputs), norm="ortho", axis=0))[:rank].T
+    test = waves[np.random.RandomState(0).permutation(inputs)]
+    sketch = matrix @ test
+    directions = sketch @ np.linalg.pinv(test.T @ sketch, rcond=1e-10, hermitian=True) @ sketch.T
+    return directions, np.diag(np.diag(matrix - directions))
 
 
 def power_of(matrix: np.ndarray, exponent: float) -> np.ndarray:
