@@ -37,6 +37,7 @@ from insgd_optax.structures import (
     Scalar,
     Structure,
 )
+from insgd_optax.transforms.layer_history import LayerHistory, layer_histories
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
 from insgd_optax.transforms.scale_by_input import scale_by_input
@@ -54,6 +55,7 @@ __all__ = [
     "GroupHistory",
     "GroupSums",
     "InputMoments",
+    "LayerHistory",
     "Layout",
     "LeafReport",
     "LowRank",
@@ -76,6 +78,7 @@ __all__ = [
     "group_history",
     "group_sums",
     "insgd",
+    "layer_histories",
     "log_prior",
     "nlms",
     "on_white_inputs",

@@ -96,3 +96,25 @@ def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
 def widest_dtype(leaves: Sequence[Any]) -> Any:
     double = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in leaves)
     return jnp.float64 if double else jnp.float32
+
+
+def only_state(opt_state: Any, kind: type[T], maker: str) -> T:
+    """The one part of an optimizer's state that is of a kind.
+
+    Raises:
+      ValueError: if there is none, or if there are several.
+    """
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kind))
+    found = [part for part in parts if isinstance(part, kind)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(
+            f"The optimizer's state holds no {kind.__name__}. Chain insgd_optax.{maker} with the "
+            "optimizer."
+        )
+    shapes = [jax.tree.map(jnp.shape, part) for part in found]
+    raise ValueError(
+        f"The optimizer's state holds {len(found)} of them: {shapes}. Pass the part of the state "
+        "that is meant (optax.named_chain gives its parts names)."
+    )

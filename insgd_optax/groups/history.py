@@ -1,16 +1,14 @@
 """track_groups: the history of each group's examples, carried in the optimizer state."""
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
 from insgd_optax.settings import Number, check_between, check_is_count
-
-T = TypeVar("T")
+from insgd_optax.trees import only_state
 
 
 class GroupHistory(NamedTuple):
@@ -160,25 +158,3 @@ def group_history(opt_state: Any) -> GroupHistory:
       ValueError: if there is none, or if there are several.
     """
     return only_state(opt_state, GroupHistory, "track_groups(num_groups)")
-
-
-def only_state(opt_state: Any, kind: type[T], maker: str) -> T:
-    """The one part of an optimizer's state that is of a kind.
-
-    Raises:
-      ValueError: if there is none, or if there are several.
-    """
-    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kind))
-    found = [part for part in parts if isinstance(part, kind)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise ValueError(
-            f"The optimizer's state holds no {kind.__name__}. Chain insgd_optax.{maker} with the "
-            "optimizer."
-        )
-    shapes = [jax.tree.map(jnp.shape, part) for part in found]
-    raise ValueError(
-        f"The optimizer's state holds {len(found)} of them: {shapes}. Pass the part of the state "
-        "that is meant (optax.named_chain gives its parts names)."
-    )
