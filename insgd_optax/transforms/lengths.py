@@ -91,8 +91,7 @@ def factors(
 ) -> Float[Array, "groups 2"]:
     """What each unit multiplies its momentum by, and its weights for the decay."""
     scale = ((1 - momentum) * ratio(sizes, history)) ** relative
-    # The decay is never faster than a step, however small the weights are.
-    shrink = jnp.minimum(relative * rate / 2 * balance(sizes, history), relative)
+    shrink = relative * rate / 2 * balance(history)
     return jnp.stack([scale, shrink.astype(scale.dtype)], axis=1)
 
 
@@ -107,18 +106,11 @@ def ratio(sizes: Sizes, history: GradientHistory) -> Float[Array, " groups"]:
     return jnp.sqrt(sizes.length) * safe_power(history.largest_gradient_power, -0.5)
 
 
-def balance(sizes: Sizes, history: GradientHistory) -> Float[Array, " groups"]:
-    """How fast pure noise would make each unit's weights grow, over η² / 2.
+def balance(history: GradientHistory) -> Float[Array, " groups"]:
+    """How fast pure noise of this size would make each unit's weights grow, over η² / 2.
 
-    Steps of noise add their squares: the squared size of the weights grows by η² L² q / v a step,
-    with the squared length L². A decay of the weights by half of the relative growth leaves their
-    size as it is.
-
-    >>> history = GradientHistory(*jnp.array([[1.0], [4.0], [2.0]]))
-    >>> one = jnp.ones(1)
-    >>> sizes = Sizes(one, one, size=9 * one, length=36 * one, seen=one)
-    >>> balance(sizes, history).tolist()                                           # 36 / 9 * 2 / 4
-    [2.0]
+    Steps of noise add their squares: the square of the weights' size U grows by η² U² growth / v a
+    step. A decay of the weights by half of that leaves their size as it is. Weights that are
+    smaller than their length can grow up to it.
     """
-    relative = sizes.length * safe_power(sizes.size, -1)
-    return relative * history.growth * safe_power(history.largest_gradient_power, -1)
+    return history.growth * safe_power(history.largest_gradient_power, -1)

@@ -56,7 +56,7 @@ def scale_by_insgd(
       v_k = \max_{j \le k} \hat s_j, \quad s_k = \langle u_k, G_k \rangle
 
       \text{update} = \left( \frac{(1 - \gamma) L}{\sqrt{v_k}} \right)^{\rho} m_k
-      + \frac{\rho \, \eta_k}{2} \frac{L^2}{\lVert W \rVert_P^2} \frac{q_k}{v_k} W, \qquad
+      + \frac{\rho \, \eta_k}{2} \frac{q_k}{v_k} W, \qquad
       L = \max(\lVert W \rVert_P, \ell \sqrt{n})
 
     The direction is that of `scale_by_input`: ``A`` is the history of the second moment of the
