@@ -1,9 +1,9 @@
 """Input Normalized SGD for JAX: optimizers that look at a layer's input."""
 
-from insgd_optax.capture.explain import Explanation, LeafReport, explain
 from insgd_optax.capture.gradient_norms import example_gradient_norms
 from insgd_optax.capture.gradients import value_and_grad
 from insgd_optax.capture.per_example import PerExample
+from insgd_optax.explain import Explanation, LeafReport, explain
 from insgd_optax.groups import (
     GroupHistory,
     GroupSums,

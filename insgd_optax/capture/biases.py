@@ -12,11 +12,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax import compat
 from insgd_optax.capture.dataflow import PASSING_ON, RESHAPING, Program, Use
 from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
 from insgd_optax.capture.origin import View
+from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 
 CASTS = frozenset(

@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import ClosedJaxpr, JaxprEqn
+from insgd_optax import compat
 from insgd_optax.capture.layers import Layer, RowInput, find_layer
 from insgd_optax.capture.origin import (
     Origin,
@@ -20,6 +19,7 @@ from insgd_optax.capture.origin import (
     join_mixed,
 )
 from insgd_optax.capture.why_not import note_why_not
+from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
 # Every entry of the result comes from the operands' entries at the same place.
 ENTRYWISE = frozenset(

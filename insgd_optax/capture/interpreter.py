@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax import compat
 from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.weight_rule import Operation
+from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.structures import Structure

@@ -7,12 +7,12 @@ the unknown, transposed, and given ones, it is the sum over rows of every featur
 to the squared input and a weight of ones, it is every row's power.
 """
 
-from insgd_optax.capture.compat import JaxprEqn
 from insgd_optax.capture.layers.base import Layer, RowInput
 from insgd_optax.capture.layers.convolution import convolution_layer
 from insgd_optax.capture.layers.dot import dot_layer
 from insgd_optax.capture.layers.lookup import lookup_layer
 from insgd_optax.capture.origin import Origin
+from insgd_optax.compat import JaxprEqn
 
 __all__ = ["Layer", "RowInput", "find_layer"]
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Step
+from insgd_optax.numerics import wide_dtype
 from insgd_optax.structures import LayerInput
 
 
@@ -84,10 +85,6 @@ def real(array: Array) -> Float[Array, "..."]:
 def products(rows: Float[Array, "groups rows n"]) -> Float[Array, "groups rows rows"]:
     """The scalar products of every two rows."""
     return jnp.einsum("gri,gsi->grs", rows, rows, precision=jax.lax.Precision.HIGHEST)
-
-
-def wide_dtype(dtype: Any) -> Any:
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def applied_to_ones(

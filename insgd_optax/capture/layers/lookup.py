@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, dtype_of, shape_of
-from insgd_optax.capture.layers.base import Layer, applied_to_ones, products, real, wide_dtype
+from insgd_optax.capture.layers.base import Layer, applied_to_ones, products, real
+from insgd_optax.compat import JaxprEqn, dtype_of, shape_of
 from insgd_optax.layout import Step
+from insgd_optax.numerics import wide_dtype
 from insgd_optax.structures import Signals, Sums
 
 

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
-from jax.sharding import PartitionSpec
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal"]
 
@@ -83,19 +81,3 @@ def jit_like(equation: JaxprEqn, function: Callable[..., Any]) -> Callable[..., 
     if any(type(sharding).__name__ != "UnspecifiedValue" for sharding in shardings):
         return jax.jit(function, in_shardings=tuple(shardings))
     return jax.jit(function)
-
-
-def taken(array: Array, at: Any) -> Array:
-    """``array[at]``, on every device where the array is sharded in its type."""
-    if _is_explicit(array):
-        return array.at[at].get(out_sharding=PartitionSpec())
-    return array[at]
-
-
-def everywhere(array: Array) -> Array:
-    """The whole array, on every device where it is sharded in its type."""
-    return jax.sharding.reshard(array, PartitionSpec()) if _is_explicit(array) else array
-
-
-def _is_explicit(array: Array) -> bool:
-    return bool(jax.typeof(array).sharding.mesh.explicit_axes)
