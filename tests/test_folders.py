@@ -1,4 +1,4 @@
-"""Which folder may import from which: the capture and the transformations do not know each other."""
+"""Which folder imports from which: the capture and the transformations stay strangers."""
 
 import ast
 from pathlib import Path

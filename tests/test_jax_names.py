@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import Primitive, primitives
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import ENTRYWISE, RESHAPING
+from insgd_optax.capture.primitives import ENTRYWISE, RESHAPING
 
 X, IMAGES, KERNEL = jnp.ones((4, 4)), jnp.ones((1, 5, 5, 4)), jnp.ones((3, 3, 4, 2))
 

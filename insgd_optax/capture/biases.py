@@ -13,16 +13,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import PASSING_ON, RESHAPING, Program, Use
+from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
 from insgd_optax.capture.origin import View
+from insgd_optax.capture.primitives import PASSING_ON, RESHAPING, SUMS, is_penalty
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 
 CASTS = frozenset(
     {"convert_element_type", "copy", "copy_p", "name", "reduce_precision", "sharding_constraint"}
 )
-SUMS = frozenset({"add", "add_any"})
 
 Operands = list[Moved | None]
 
@@ -57,7 +57,7 @@ class Walk:
         jaxpr = program.closed.jaxpr
         moved = dict(zip(jaxpr.invars, inputs, strict=True))
         for place, equation in enumerate(jaxpr.eqns):
-            if not equation.outvars:  # a print or a check
+            if not program.reach.has_results_of(equation):  # a print, a check, a metric
                 continue
             operands = [None if compat.is_literal(a) else moved.get(a) for a in equation.invars]
             if place in program.nested:
@@ -80,7 +80,7 @@ class Walk:
         else:
             self.spend(operands)
             for atom, operand in zip(equation.invars, operands, strict=True):
-                if operand or not _is_penalty(equation):
+                if operand or not is_penalty(equation):
                     self._meet(program, atom, equation.outvars[0])
         return [None] * len(equation.outvars)
 
@@ -111,8 +111,12 @@ class Walk:
         for atom, result in chosen:
             self._meet(program, atom, result)
         for each in inner:
-            self.spend(self.run(each, into))
-            for atom, result in zip(each.closed.jaxpr.outvars, equation.outvars, strict=True):
+            found = self.run(each, into)
+            results = zip(found, each.closed.jaxpr.outvars, equation.outvars, strict=True)
+            for moved, atom, result in results:
+                if result not in program.reach.variables:
+                    continue
+                self.spend([moved])
                 if program.origin(result).data:
                     self.elsewhere.update(each.origin(atom).leaves)
         return [None] * len(equation.outvars)
@@ -169,12 +173,6 @@ def _bias(
 
 def _is_result(moved: Moved) -> bool:
     return isinstance(moved.source, Use)
-
-
-def _is_penalty(equation: JaxprEqn) -> bool:
-    """Whether it adds numbers: there, what a leaf adds to a loss meets no data."""
-    name = equation.primitive.name
-    return name in SUMS | {"sub"} and compat.shape_of(equation.outvars[0]) == ()
 
 
 def _result_of(use: Use, equation: JaxprEqn) -> Moved | None:

@@ -5,6 +5,16 @@ from collections.abc import Sequence
 
 from insgd_optax.capture.tracing import Leaf, Traced
 
+NOT_THE_BATCH = (
+    "If an argument named above is not batch data (the frozen base of an adapter, running "
+    "statistics, masks), pass value_and_grad(..., batch_argnums=...) with the positions of the "
+    "batch alone."
+)
+CLOSED_OVER = (
+    "The batch must be an array among the arguments of the loss, not a variable that the loss "
+    "closes over: write loss_fn(params, batch) and call value_and_grad(loss_fn)(params, batch)."
+)
+
 
 def check_captured(leaves: Sequence[Leaf], strict: bool) -> None:
     """Raises if nothing was captured, and raises or warns for each matrix that was not.
@@ -17,10 +27,8 @@ def check_captured(leaves: Sequence[Leaf], strict: bool) -> None:
         raise ValueError(_nothing_captured(leaves))
     if missed and strict:
         raise ValueError(
-            f"{_listed(missed)}\n"
-            "If an argument named above is not batch data (running statistics, masks, keys), pass "
-            "value_and_grad(..., batch_argnums=...) with the position of the batch alone. To train "
-            "these parameters by their plain gradient, pass strict=False. "
+            f"{_listed(missed)}\n{NOT_THE_BATCH}\n{CLOSED_OVER}\n"
+            "To train these parameters by their plain gradient, pass strict=False. "
             "insgd_optax.explain(loss_fn, params, ...) prints what was found for every parameter."
         )
     if missed:
@@ -56,10 +64,9 @@ def _nothing_captured(leaves: Sequence[Leaf]) -> str:
             "No layer was captured: nowhere in the loss does a matrix product, a convolution or "
             "a table lookup apply a parameter to the batch.",
             *lines,
-            "The batch must be an array among the arguments of the loss, not a variable that the "
-            "loss closes over: write loss_fn(params, batch) and call "
-            "value_and_grad(loss_fn)(params, batch). If an argument named above is not batch data, "
-            "or the batch was taken for a PRNG key (uint32 of shape (2,)), say where the batch is "
-            "with batch_argnums.",
+            NOT_THE_BATCH,
+            CLOSED_OVER,
+            "An array of uint32 and shape (2,) is taken for a PRNG key, unless batch_argnums names "
+            "it.",
         ]
     )

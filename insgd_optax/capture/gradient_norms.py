@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.interpreter import Interpreter
 from insgd_optax.capture.layers import Layer, RowInput
 from insgd_optax.capture.layers.base import magnitudes
 from insgd_optax.capture.sole_layers import leaves_of_one_layer
-from insgd_optax.capture.tracing import Traced, argument_origins, is_array, positions, trace
+from insgd_optax.capture.tracing import Traced, trace
 from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule
 from insgd_optax.numerics import wide_dtype
 from insgd_optax.structures import Scalar

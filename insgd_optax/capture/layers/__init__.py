@@ -12,6 +12,7 @@ from insgd_optax.capture.layers.convolution import convolution_layer
 from insgd_optax.capture.layers.dot import dot_layer
 from insgd_optax.capture.layers.lookup import lookup_layer
 from insgd_optax.capture.origin import Origin
+from insgd_optax.capture.primitives import is_multiplication
 from insgd_optax.compat import JaxprEqn
 
 __all__ = ["Layer", "RowInput", "find_layer"]
@@ -19,6 +20,8 @@ __all__ = ["Layer", "RowInput", "find_layer"]
 
 def find_layer(equation: JaxprEqn, origins: list[Origin]) -> Layer | None:
     """The layer that an equation is, or None: a weight operand must meet one with data in it."""
+    if is_multiplication(equation):
+        return None
     match equation.primitive.name:
         case "dot_general" if origins[1].is_weight and origins[0].data:
             return dot_layer(equation, weight=1, input=0)
