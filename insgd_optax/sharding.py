@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 from jax import Array
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def taken(array: Array, at: Any) -> Array:
@@ -17,6 +17,15 @@ def taken(array: Array, at: Any) -> Array:
 def everywhere(array: Array) -> Array:
     """The whole array, on every device where it is sharded in its type."""
     return jax.sharding.reshard(array, PartitionSpec()) if _is_explicit(array) else array
+
+
+def on_current_mesh(array: Array) -> Array:
+    """The array for use where the code is now, after it was made inside of ``auto_axes``."""
+    mesh = jax.sharding.get_abstract_mesh()
+    made_on = jax.typeof(array).sharding.mesh
+    if made_on.empty or made_on == mesh:
+        return array
+    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))
 
 
 def _is_explicit(array: Array) -> bool:

@@ -28,7 +28,7 @@ def positions(name: str, given: int | Sequence[int], arguments: int) -> tuple[in
 
 def is_array(leaf: Any) -> bool:
     """Arrays are traced; flags, sizes and functions stay as they are, as under `jax.grad`."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def argument_origins(

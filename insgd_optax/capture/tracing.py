@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.biases import find_biases
@@ -57,6 +58,34 @@ class Leaf:
 
 
 @dataclasses.dataclass(frozen=True)
+class Returned:
+    """What the loss returned: arrays, and in aux also names, numbers and flags.
+
+    Attributes:
+      leaves: its leaves, the loss first.
+      treedef: their structure.
+    """
+
+    leaves: list[Any]
+    treedef: Any
+
+    @classmethod
+    def of(cls, result: Any) -> "Returned":
+        (loss, *others), treedef = jax.tree.flatten(result)
+        return cls([jnp.asarray(loss), *others], treedef)
+
+    @property
+    def arrays(self) -> list[Array]:
+        return [leaf for leaf in self.leaves if isinstance(leaf, Array)]
+
+    def with_arrays(self, arrays: Sequence[Any]) -> Any:
+        """The result with other arrays in place of its own."""
+        rest = iter(arrays)
+        leaves = [next(rest) if isinstance(leaf, Array) else leaf for leaf in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+@dataclasses.dataclass(frozen=True)
 class Traced:
     """A loss as an analyzed program.
 
@@ -95,16 +124,15 @@ def trace(
     flat, treedef = jax.tree.flatten((args, dict(kwargs)))
     places = [place for place, leaf in enumerate(flat) if is_array(leaf)]
     arrays = [flat[place] for place in places]
-    result_structures = []
+    returned = []
 
     def on_arrays(*arrays: Any) -> list[Any]:
         whole = list(flat)
         for place, array in zip(places, arrays, strict=True):
             whole[place] = array
         args, kwargs = jax.tree.unflatten(treedef, whole)
-        results, structure = jax.tree.flatten(loss_fn(*args, **kwargs))
-        result_structures.append(structure)
-        return results
+        returned.append(Returned.of(loss_fn(*args, **kwargs)))
+        return returned[-1].arrays
 
     closed = jax.make_jaxpr(on_arrays)(*arrays)
     program = analyze(closed, [origins[place] for place in places], reach_of_loss(closed.jaxpr))
@@ -114,7 +142,7 @@ def trace(
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
     leaves = _leaves(named_leaves(chosen), numbers, program, _reached(program, places))
     leaves = _with_biases(leaves, program, places)
-    return Traced(program, arrays, places, result_structures[-1].unflatten, leaves)
+    return Traced(program, arrays, places, returned[-1].with_arrays, leaves)
 
 
 def _reached(program: Program, numbers: Sequence[int]) -> set[int]:
