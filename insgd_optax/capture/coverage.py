@@ -16,23 +16,28 @@ CLOSED_OVER = (
 )
 
 
-def check_captured(leaves: Sequence[Leaf], strict: bool) -> None:
+def check_captured(leaves: Sequence[Leaf], strict: bool, hidden: Sequence[str] = ()) -> None:
     """Raises if nothing was captured, and raises or warns for each matrix that was not.
+
+    Args:
+      leaves: what was found for each leaf.
+      strict: whether a matrix that was not captured is an error.
+      hidden: where arrays may be that JAX does not see, in words.
 
     Raises:
       ValueError: with the path, the shape, the reason and the call that mends it.
     """
     missed = [leaf for leaf in leaves if leaf.is_missed]
     if all(leaf.target is None for leaf in leaves):
-        raise ValueError(_nothing_captured(leaves))
+        raise ValueError(_nothing_captured(leaves, hidden))
     if missed and strict:
         raise ValueError(
-            f"{_listed(missed)}\n{NOT_THE_BATCH}\n{CLOSED_OVER}\n"
+            f"{_listed([*_lines(missed), *hidden])}\n{NOT_THE_BATCH}\n{CLOSED_OVER}\n"
             "To train these parameters by their plain gradient, pass strict=False. "
             "insgd_optax.explain(loss_fn, params, ...) prints what was found for every parameter."
         )
     if missed:
-        warnings.warn(f"{_listed(missed)}\nThey keep their plain gradient.", stacklevel=2)
+        warnings.warn(f"{_listed(_lines(missed))}\nThey keep their plain gradient.", stacklevel=2)
 
 
 def check_rows_are_reached(traced: Traced) -> None:
@@ -52,18 +57,21 @@ def check_rows_are_reached(traced: Traced) -> None:
         )
 
 
-def _listed(missed: Sequence[Leaf]) -> str:
-    lines = [f"  '{leaf.name}' of shape {leaf.shape}: {leaf.reason}" for leaf in missed]
+def _lines(leaves: Sequence[Leaf]) -> list[str]:
+    return [f"  '{leaf.name}' of shape {leaf.shape}: {leaf.reason}" for leaf in leaves]
+
+
+def _listed(lines: Sequence[str]) -> str:
     return "\n".join(["No layer that uses these parameters was captured:", *lines])
 
 
-def _nothing_captured(leaves: Sequence[Leaf]) -> str:
-    lines = [f"  '{leaf.name}' of shape {leaf.shape}: {leaf.reason}" for leaf in leaves]
+def _nothing_captured(leaves: Sequence[Leaf], hidden: Sequence[str]) -> str:
     return "\n".join(
         [
             "No layer was captured: nowhere in the loss does a matrix product, a convolution or "
             "a table lookup apply a parameter to the batch.",
-            *lines,
+            *_lines(leaves),
+            *hidden,
             NOT_THE_BATCH,
             CLOSED_OVER,
             "An array of uint32 and shape (2,) is taken for a PRNG key, unless batch_argnums names "

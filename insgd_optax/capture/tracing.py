@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
@@ -62,27 +63,37 @@ class Returned:
     """What the loss returned: arrays, and in aux also names, numbers and flags.
 
     Attributes:
-      leaves: its leaves, the loss first.
+      leaves: its leaves, of arrays the shapes.
+      is_array: which of them are arrays.
       treedef: their structure.
     """
 
     leaves: list[Any]
+    is_array: list[bool]
     treedef: Any
 
-    @classmethod
-    def of(cls, result: Any) -> "Returned":
-        (loss, *others), treedef = jax.tree.flatten(result)
-        return cls([jnp.asarray(loss), *others], treedef)
-
     @property
-    def arrays(self) -> list[Array]:
-        return [leaf for leaf in self.leaves if isinstance(leaf, Array)]
+    def shapes(self) -> Any:
+        return jax.tree.unflatten(self.treedef, self.leaves)
 
     def with_arrays(self, arrays: Sequence[Any]) -> Any:
-        """The result with other arrays in place of its own."""
-        rest = iter(arrays)
-        leaves = [next(rest) if isinstance(leaf, Array) else leaf for leaf in self.leaves]
-        return jax.tree.unflatten(self.treedef, leaves)
+        rest, leaves = iter(arrays), zip(self.leaves, self.is_array, strict=True)
+        whole = [next(rest) if is_array else leaf for leaf, is_array in leaves]
+        return jax.tree.unflatten(self.treedef, whole)
+
+
+def _taken_apart(result: Any) -> tuple[list[Array], Returned]:
+    """What a loss returned as arrays, the loss first, and the rest."""
+    leaves, treedef = jax.tree.flatten(result)
+    if leaves and isinstance(leaves[0], int | float | complex | np.ndarray):
+        leaves[0] = jnp.asarray(leaves[0])
+    which = [isinstance(leaf, Array) for leaf in leaves]
+    arrays = [leaf for leaf in leaves if isinstance(leaf, Array)]
+    shapes = [
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, Array) else leaf
+        for leaf in leaves
+    ]
+    return arrays, Returned(shapes, which, treedef)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +104,14 @@ class Traced:
       program: what to run on `arrays`.
       arrays: the array leaves of the arguments.
       numbers: the place of each of them among all leaves of the arguments.
-      rebuild: from the program's results to what the loss returned.
+      returned: what the loss returned.
       leaves: the leaves of the differentiated arguments, in flattening order.
     """
 
     program: Program
     arrays: list[Any]
     numbers: list[int]
-    rebuild: Callable[[Sequence[Any]], Any]
+    returned: Returned
     leaves: list[Leaf]
 
     @property
@@ -131,8 +142,9 @@ def trace(
         for place, array in zip(places, arrays, strict=True):
             whole[place] = array
         args, kwargs = jax.tree.unflatten(treedef, whole)
-        returned.append(Returned.of(loss_fn(*args, **kwargs)))
-        return returned[-1].arrays
+        results, rest = _taken_apart(loss_fn(*args, **kwargs))
+        returned.append(rest)
+        return results
 
     closed = jax.make_jaxpr(on_arrays)(*arrays)
     program = analyze(closed, [origins[place] for place in places], reach_of_loss(closed.jaxpr))
@@ -142,7 +154,7 @@ def trace(
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
     leaves = _leaves(named_leaves(chosen), numbers, program, _reached(program, places))
     leaves = _with_biases(leaves, program, places)
-    return Traced(program, arrays, places, returned[-1].with_arrays, leaves)
+    return Traced(program, arrays, places, returned[-1], leaves)
 
 
 def _reached(program: Program, numbers: Sequence[int]) -> set[int]:

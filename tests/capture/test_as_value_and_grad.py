@@ -79,7 +79,7 @@ def test_flags_names_and_functions_among_the_arguments_stay_as_they_are():
 
 
 only_elsewhere = Primitive("only_elsewhere")
-only_elsewhere.def_abstract_eval(lambda x: jax.core.ShapedArray(x.shape, x.dtype))
+only_elsewhere.def_abstract_eval(lambda x: x)
 
 
 def of_platform(x: Any, w: Any) -> Any:

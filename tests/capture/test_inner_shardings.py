@@ -98,5 +98,6 @@ def test_a_layer_in_an_automatic_part_of_an_explicit_mesh_is_as_on_one_device(us
     expected = insgd.value_and_grad(
         lambda params, x: mean_square(alone[use](params["w"], x)), structure=structure
     )({"w": w}, x)
+    assert stats["w"] is not None and expected[2]["w"] is not None
     assert_close(grads["w"], expected[1]["w"])
     assert_close(sums, expected[2]["w"].sums)
