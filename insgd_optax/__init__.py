@@ -37,6 +37,7 @@ from insgd_optax.structures import (
     Scalar,
     Structure,
 )
+from insgd_optax.transforms.fingerprints import check_state
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
 from insgd_optax.transforms.scale_by_input import scale_by_input
@@ -69,6 +70,7 @@ __all__ = [
     "ScaleByInsgdState",
     "Structure",
     "balanced_softmax_cross_entropy",
+    "check_state",
     "effective_number_weights",
     "example_gradient_norms",
     "example_weights",
