@@ -54,6 +54,11 @@ EQUATIONS: dict[str, tuple[Callable[[], Any], frozenset[str] | set[str], str]] =
         CONVOLUTION,
     ),
     "gather": (lambda: X.at[jnp.arange(2)].get(), {"gather"}, "dimension_numbers slice_sizes mode"),
+    "ragged": (
+        lambda: lax.ragged_dot(X, X[None], jnp.array([4])),
+        {"ragged_dot_general"},
+        "ragged_dot_dimension_numbers group_offset",
+    ),
     "slice": (lambda: lax.dynamic_slice(X, (0, 1), (1, 4)), {"dynamic_slice"}, "slice_sizes"),
     "transpose": (lambda: lax.transpose(X, (1, 0)), {"transpose"}, "permutation"),
     "reversal": (lambda: lax.rev(X, (0,)), {"rev"}, "dimensions"),

@@ -20,7 +20,7 @@ from insgd_optax.capture.origin import (
 )
 from insgd_optax.capture.primitives import ENTRYWISE, PASSING_ON, RESHAPING
 from insgd_optax.capture.reach import Reach
-from insgd_optax.capture.why_not import BIAS, Reasons, held_leaves, note_why_not
+from insgd_optax.capture.why_not import BIAS, Reasons, chosen_leaves, held_leaves, note_why_not
 from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
 UNREACHED = (Reach(),)
@@ -208,6 +208,8 @@ def _follow_simple(
     if equation.primitive.name in PASSING_ON:
         return operands
     result = _result(equation, operands)
+    if layer is not None and layer.is_choice:
+        result = dataclasses.replace(result, held=chosen_leaves(operands[layer.weight]))
     if not program.reach.passes_on(equation):
         result = result.without_derivative()
     return [result] * len(equation.outvars)

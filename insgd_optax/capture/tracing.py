@@ -17,7 +17,7 @@ from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.origin import Spread, View
 from insgd_optax.capture.reach import reach_of_loss
-from insgd_optax.capture.why_not import HARMLESS, NO_DATA, NO_GRADIENT
+from insgd_optax.capture.why_not import CHOSEN, HARMLESS, NO_DATA, NO_GRADIENT
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias
 from insgd_optax.trees import named_leaves
@@ -181,6 +181,8 @@ def _leaves(
 def _leaf(
     name: str, number: int, shape: tuple[int, ...], uses: list[Use], reasons: list[str]
 ) -> Leaf:
+    if CHOSEN in reasons:
+        uses = [use for use in uses if not use.layer.is_choice]
     if not uses:
         reason = min(reasons, key=lambda text: text in HARMLESS)  # the first of the worst
         return Leaf(name, number, shape, None, (), 0, 0, reason)

@@ -17,6 +17,10 @@ from insgd_optax.compat import JaxprEqn
 BIAS = "a bias or a gain, which keeps its plain gradient"
 NO_DATA = "meets no data: its gradient comes from a penalty or the like"
 NO_GRADIENT = "no gradient reaches it from the loss"
+CHOSEN = (
+    "a stack of matrices, of which the batch chooses one that is then applied to it: sort the rows "
+    "by their matrix and use jax.lax.ragged_dot"
+)
 # No matrix, kernel or table was missed in these cases.
 HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
 
@@ -72,6 +76,15 @@ def held_leaves(equation: JaxprEqn, operands: Sequence[Origin]) -> Mapping[int, 
         entries = [leaf for leaf, view in operand.leaves.items() if view is not SPREAD]
         held |= {**dict.fromkeys(entries, reason), **operand.held}
     return held
+
+
+def chosen_leaves(operand: Origin) -> Mapping[int, str]:
+    """The leaves of a lookup's result that are missed if a product applies it to the batch.
+
+    An entry of a stack of matrices, chosen by the batch, is one expert of several, and what it
+    sees is its input and not the choice. The same lookup without a product is an embedding's.
+    """
+    return dict.fromkeys(operand.leaves, CHOSEN)
 
 
 def _is_product(equation: JaxprEqn) -> bool:

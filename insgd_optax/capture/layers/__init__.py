@@ -11,6 +11,7 @@ from insgd_optax.capture.layers.base import Layer, RowInput
 from insgd_optax.capture.layers.convolution import convolution_layer
 from insgd_optax.capture.layers.dot import dot_layer
 from insgd_optax.capture.layers.lookup import lookup_layer
+from insgd_optax.capture.layers.ragged import ragged_layer
 from insgd_optax.capture.origin import Origin
 from insgd_optax.capture.primitives import is_multiplication
 from insgd_optax.compat import JaxprEqn
@@ -29,6 +30,8 @@ def find_layer(equation: JaxprEqn, origins: list[Origin]) -> Layer | None:
             return dot_layer(equation, weight=0, input=1)
         case "conv_general_dilated" if origins[1].is_weight and origins[0].data:
             return convolution_layer(equation)
+        case "ragged_dot_general" if origins[1].is_weight and origins[0].data:
+            return ragged_layer(equation)
         case "gather" | "dynamic_slice" if origins[0].is_weight:
             indices_from_data = any(origin.data for origin in origins[1:])
             return lookup_layer(equation) if indices_from_data else None

@@ -40,6 +40,7 @@ class Layer:
       groups, inputs, outputs: those sizes.
       look: from the input operands to what can be asked about them.
       one_hot: whether the input is one-hot.
+      is_choice: whether the result may itself be a weight: a matrix that the input chooses.
       strides: for each axis of the result, how far apart its entries lie in ``(groups, outputs)``;
         0 for rows. None where that is not known: then no bias is found.
     """
@@ -53,6 +54,7 @@ class Layer:
     outputs: int
     look: Callable[..., RowInput]
     one_hot: bool = False
+    is_choice: bool = False
     strides: tuple[int, ...] | None = None
 
 
