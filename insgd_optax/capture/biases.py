@@ -17,6 +17,7 @@ from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
 from insgd_optax.capture.origin import View
 from insgd_optax.capture.primitives import PASSING_ON, RESHAPING, SUMS, is_penalty
+from insgd_optax.capture.summed_products import leaf_summed_over, product_with_data
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 
@@ -43,10 +44,13 @@ class Walk:
     Attributes:
       sums: the sum that a layer's result is in.
       elsewhere: results, and leaves, that something else is done with.
+      products_summed: leaves that are multiplied with data, an entry at an entry, and summed over
+        some of their axes: a product of tensors in two steps.
     """
 
     sums: dict[Any, Sum] = dataclasses.field(default_factory=dict)
     elsewhere: set[Any] = dataclasses.field(default_factory=set)
+    products_summed: set[int] = dataclasses.field(default_factory=set)
 
     def spend(self, operands: Sequence[Moved | None]) -> None:
         """Notes layers whose results are not followed any further."""
@@ -75,6 +79,8 @@ class Walk:
             return operands
         if operands and (result := _moved(equation, operands[0])) is not None:
             return [result]
+        if equation.primitive.name == "reduce_sum" and operands[0] is not None:
+            self.products_summed.update(leaf_summed_over(operands[0], equation))
         if (both := _sum(equation, operands)) and both.result.source not in self.sums:
             self.sums[both.result.source] = both
         else:
@@ -82,7 +88,7 @@ class Walk:
             for atom, operand in zip(equation.invars, operands, strict=True):
                 if operand or not is_penalty(equation):
                     self._meet(program, atom, equation.outvars[0])
-        return [None] * len(equation.outvars)
+        return [product_with_data(program, equation, operands)] * len(equation.outvars)
 
     def _meet(self, program: Program, atom: Any, result: Any) -> None:
         """Notes the leaves in an operand where data is in the result."""
@@ -122,9 +128,16 @@ class Walk:
         return [None] * len(equation.outvars)
 
 
+def walked(program: Program, inputs: Operands) -> Walk:
+    """A walk through the whole program, whose inputs are leaves as they are."""
+    walk = Walk()
+    walk.run(program, inputs)
+    return walk
+
+
 def find_biases(
     program: Program,
-    inputs: Operands,
+    walk: Walk,
     layouts: Mapping[int, Layout],
     shapes: Mapping[int, tuple[int, ...]],
 ) -> dict[int, tuple[int, Layout]]:
@@ -132,12 +145,11 @@ def find_biases(
 
     Args:
       program: the whole program.
-      inputs: its inputs, leaves as they are.
+      walk: a walk through it.
       layouts: the exact layouts of weights, by leaf number.
       shapes: of all leaves.
     """
-    walk, uses = Walk(), program.all_uses()
-    walk.run(program, inputs)
+    uses = program.all_uses()
     found: dict[int, tuple[int, Layout]] = {}
     for weight, layout in layouts.items():
         of_weight = [use for use in uses if weight in use.weight.leaves]

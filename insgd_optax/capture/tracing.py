@@ -11,13 +11,20 @@ import numpy as np
 from jax import Array
 
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
-from insgd_optax.capture.biases import find_biases
+from insgd_optax.capture.biases import find_biases, walked
 from insgd_optax.capture.dataflow import Program, Use, analyze
 from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.origin import Spread, View
 from insgd_optax.capture.reach import reach_of_loss
-from insgd_optax.capture.why_not import CHOSEN, HARMLESS, NO_DATA, NO_GRADIENT
+from insgd_optax.capture.why_not import (
+    BIAS,
+    CHOSEN,
+    HARMLESS,
+    NO_DATA,
+    NO_GRADIENT,
+    SUMMED,
+)
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias
 from insgd_optax.trees import named_leaves
@@ -208,7 +215,11 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
     inputs = [Moved.of_leaf(n, shapes[n]) if n in shapes else None for n in numbers]
     targets = {leaf.number: leaf.target for leaf in leaves if leaf.target}
     layouts = {n: target.layout for n, target in targets.items() if target.layout.exact}
-    for weight, (number, layout) in find_biases(program, inputs, layouts, shapes).items():
+    walk = walked(program, inputs)
+    for number in walk.products_summed:
+        if (leaf := by_number[number]).reason == BIAS:
+            by_number[number] = dataclasses.replace(leaf, reason=SUMMED)
+    for weight, (number, layout) in find_biases(program, walk, layouts, shapes).items():
         path, bias = by_number[weight].name, by_number[number]
         reason = f"bias of '{path}'"
         by_number[number] = dataclasses.replace(bias, bias_of=path, reason=reason)

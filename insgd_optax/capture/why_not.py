@@ -21,6 +21,10 @@ CHOSEN = (
     "a stack of matrices, of which the batch chooses one that is then applied to it: sort the rows "
     "by their matrix and use jax.lax.ragged_dot"
 )
+SUMMED = (
+    "is multiplied with the batch entry by entry, and the products are summed: write this as an "
+    "einsum or a convolution, and it is a layer"
+)
 # No matrix, kernel or table was missed in these cases.
 HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
 

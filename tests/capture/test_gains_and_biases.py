@@ -164,6 +164,37 @@ MISSED: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
+def taps(x: Any) -> Any:
+    return jnp.stack([x[k : k + 3] for k in range(4)], 1)
+
+
+def test_products_of_taps_that_are_summed_are_an_error_that_names_an_einsum():
+    def loss(params, x):
+        return mean_square(jnp.sum(taps(x) * params["leaf"][None], axis=1))
+
+    def as_einsum(params, x):
+        return mean_square(jnp.einsum("btc,tc->bc", taps(x), params["leaf"]))
+
+    params = {"leaf": normal(2, (4, 8), "float32"), "w": W}
+    with pytest.raises(ValueError) as error:
+        insgd.value_and_grad(lambda p, x: loss(p, x) + mean_square(x @ p["w"]))(params, X)
+    assert "einsum" in str(error.value)
+    _, _, stats = insgd.value_and_grad(as_einsum)(params, X)
+    assert stats["leaf"] is not None
+    assert stats["leaf"].layout.matrices == (8, 4, 1)
+
+
+def test_a_gain_that_is_averaged_or_normalized_afterwards_is_still_a_gain():
+    def loss(params, x):
+        scaled = heads(params, x) * params["leaf"][None]
+        centered = scaled - scaled.mean(axis=-1, keepdims=True)
+        return mean_square(centered) + jnp.mean(heads(params, x) * params["leaf"][None])
+
+    params = {"leaf": normal(2, (2, 4), "float32"), "w": W}
+    _, _, stats = insgd.value_and_grad(loss)(params, X)
+    assert stats["leaf"] is None
+
+
 @pytest.mark.parametrize("use", MISSED)
 def test_a_matrix_that_data_hides_is_missed_and_the_error_names_what_hides_it(use: str):
     function, said = MISSED[use]
