@@ -1,9 +1,9 @@
 """Input Normalized SGD for JAX: optimizers that look at a layer's input."""
 
-from insgd_optax.capture.explain import Explanation, LeafReport, explain
 from insgd_optax.capture.gradient_norms import example_gradient_norms
 from insgd_optax.capture.gradients import value_and_grad
 from insgd_optax.capture.per_example import PerExample
+from insgd_optax.explain import Explanation, LeafReport, explain
 from insgd_optax.groups import (
     GroupHistory,
     GroupSums,
@@ -37,6 +37,7 @@ from insgd_optax.structures import (
     Scalar,
     Structure,
 )
+from insgd_optax.transforms.fingerprints import check_state
 from insgd_optax.transforms.layer_history import LayerHistory, layer_histories
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
@@ -71,6 +72,7 @@ __all__ = [
     "ScaleByInsgdState",
     "Structure",
     "balanced_softmax_cross_entropy",
+    "check_state",
     "effective_number_weights",
     "example_gradient_norms",
     "example_weights",

@@ -1,7 +1,8 @@
-"""Numerics: arithmetic that stays finite."""
+"""Numerics: arithmetic that stays finite, and the precision for it."""
 
 import numbers
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +39,8 @@ def one_by_one(
 
     at_once = jax.vmap(function, in_axes=(0, *(None for _ in settings)))
     return jax.lax.platform_dependent(matrices, *settings, cpu=one_by_one, default=at_once)
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """The precision of sums: float32, or float64 for float64."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32

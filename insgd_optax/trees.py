@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, KeyEntry
 from jaxtyping import Array, Bool
 
-from insgd_optax.capture.compat import everywhere
 from insgd_optax.layout import Layout
+from insgd_optax.sharding import everywhere
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import pytest
 from jax import lax
 from jax.extend.core import Primitive, primitives
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.dataflow import ENTRYWISE, RESHAPING
+from insgd_optax import compat
+from insgd_optax.capture.primitives import ENTRYWISE, RESHAPING
 
 X, IMAGES, KERNEL = jnp.ones((4, 4)), jnp.ones((1, 5, 5, 4)), jnp.ones((3, 3, 4, 2))
 
@@ -54,6 +54,11 @@ EQUATIONS: dict[str, tuple[Callable[[], Any], frozenset[str] | set[str], str]] =
         CONVOLUTION,
     ),
     "gather": (lambda: X.at[jnp.arange(2)].get(), {"gather"}, "dimension_numbers slice_sizes mode"),
+    "ragged": (
+        lambda: lax.ragged_dot(X, X[None], jnp.array([4])),
+        {"ragged_dot_general"},
+        "ragged_dot_dimension_numbers group_offset",
+    ),
     "slice": (lambda: lax.dynamic_slice(X, (0, 1), (1, 4)), {"dynamic_slice"}, "slice_sizes"),
     "transpose": (lambda: lax.transpose(X, (1, 0)), {"transpose"}, "permutation"),
     "reversal": (lambda: lax.rev(X, (0,)), {"rev"}, "dimensions"),

@@ -105,50 +105,51 @@ def test_gradients_and_statistics_swapped_from_the_returned_triple_are_an_error(
     assert len(str(error.value)) > 20
 
 
-def _with_positions() -> Problem:
-    """A table of positions is added to the input: rank 2, and no layer's weight."""
+def _with_masked() -> Problem:
+    """A matrix whose mask is batch data is applied to the batch, and so is no layer's weight."""
     problem = regression()
-    params = {**problem.params, "positions": jnp.ones((6, 4), jnp.float32)}
+    params = {**problem.params, "mixing": jnp.ones((4, 4), jnp.float32)}
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         inputs, targets = batch
-        return problem.loss_fn(params, (inputs + params["positions"], targets))
+        for name in params.keys() - problem.params.keys():
+            inputs = inputs @ (params[name] * batch[0][:4])
+        return problem.loss_fn(params, (inputs, targets))
 
     return Problem(params, problem.batch, loss_fn)
 
 
 def test_a_matrix_that_is_no_layers_weight_is_an_error_with_path_shape_reason_and_fix():
     with pytest.raises(ValueError) as error:
-        _with_positions().stats_of()
-    assert_says(error, "positions", "(6, 4)", "strict=False", "explain")
+        _with_masked().stats_of()
+    assert_says(error, "mixing", "(4, 4)", "strict=False", "explain")
 
 
 def test_without_strict_it_is_one_warning_and_the_leaf_passes_with_factor_one():
-    problem = _with_positions()
+    problem = _with_masked()
     grad_fn = insgd.value_and_grad(problem.loss_fn, strict=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _, grads, input_stats = grad_fn(problem.params, problem.batch)
-    ours = [warning for warning in caught if "positions" in str(warning.message)]
+    ours = [warning for warning in caught if "mixing" in str(warning.message)]
     assert len(ours) == 1
-    assert "(6, 4)" in str(ours[0].message)
-    assert input_stats["positions"] is None
+    assert "(4, 4)" in str(ours[0].message)
+    assert input_stats["mixing"] is None
     tx = insgd.scale_by_input()
     updates, _ = tx.update(grads, tx.init(grads), input_stats=input_stats)
-    assert_close(updates["positions"], grads["positions"], rtol=0.0)
+    assert_close(updates["mixing"], grads["mixing"], rtol=0.0)
     assert not jnp.allclose(updates["weight"], grads["weight"])
 
 
 def test_without_strict_several_such_leaves_still_give_one_warning():
-    problem = _with_positions()
-    params = {**problem.params, "unused": jnp.ones((2, 2), jnp.float32)}
+    problem = _with_masked()
+    params = {**problem.params, "other": jnp.ones((4, 4), jnp.float32)}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         insgd.value_and_grad(problem.loss_fn, strict=False)(params, problem.batch)
-    ours = [str(w.message) for w in caught if "positions" in str(w.message)]
+    ours = [str(w.message) for w in caught if "mixing" in str(w.message)]
     assert len(ours) == 1
-    assert "unused" in ours[0]
-    assert "(2, 2)" in ours[0]
+    assert "'other' of shape (4, 4)" in ours[0]
 
 
 def test_a_batch_that_was_closed_over_is_an_error_that_says_so():

@@ -12,17 +12,18 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import JaxprEqn
-from insgd_optax.capture.dataflow import PASSING_ON, RESHAPING, Program, Use
+from insgd_optax import compat
+from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
 from insgd_optax.capture.origin import View
+from insgd_optax.capture.primitives import PASSING_ON, RESHAPING, SUMS, is_penalty
+from insgd_optax.capture.summed_products import leaf_summed_over, product_with_data
+from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 
 CASTS = frozenset(
     {"convert_element_type", "copy", "copy_p", "name", "reduce_precision", "sharding_constraint"}
 )
-SUMS = frozenset({"add", "add_any"})
 
 Operands = list[Moved | None]
 
@@ -43,10 +44,13 @@ class Walk:
     Attributes:
       sums: the sum that a layer's result is in.
       elsewhere: results, and leaves, that something else is done with.
+      products_summed: leaves that are multiplied with data, an entry at an entry, and summed over
+        some of their axes: a product of tensors in two steps.
     """
 
     sums: dict[Any, Sum] = dataclasses.field(default_factory=dict)
     elsewhere: set[Any] = dataclasses.field(default_factory=set)
+    products_summed: set[int] = dataclasses.field(default_factory=set)
 
     def spend(self, operands: Sequence[Moved | None]) -> None:
         """Notes layers whose results are not followed any further."""
@@ -57,7 +61,7 @@ class Walk:
         jaxpr = program.closed.jaxpr
         moved = dict(zip(jaxpr.invars, inputs, strict=True))
         for place, equation in enumerate(jaxpr.eqns):
-            if not equation.outvars:  # a print or a check
+            if not program.reach.has_results_of(equation):  # a print, a check, a metric
                 continue
             operands = [None if compat.is_literal(a) else moved.get(a) for a in equation.invars]
             if place in program.nested:
@@ -75,14 +79,16 @@ class Walk:
             return operands
         if operands and (result := _moved(equation, operands[0])) is not None:
             return [result]
+        if equation.primitive.name == "reduce_sum" and operands[0] is not None:
+            self.products_summed.update(leaf_summed_over(operands[0], equation))
         if (both := _sum(equation, operands)) and both.result.source not in self.sums:
             self.sums[both.result.source] = both
         else:
             self.spend(operands)
             for atom, operand in zip(equation.invars, operands, strict=True):
-                if operand or not _is_penalty(equation):
+                if operand or not is_penalty(equation):
                     self._meet(program, atom, equation.outvars[0])
-        return [None] * len(equation.outvars)
+        return [product_with_data(program, equation, operands)] * len(equation.outvars)
 
     def _meet(self, program: Program, atom: Any, result: Any) -> None:
         """Notes the leaves in an operand where data is in the result."""
@@ -111,16 +117,27 @@ class Walk:
         for atom, result in chosen:
             self._meet(program, atom, result)
         for each in inner:
-            self.spend(self.run(each, into))
-            for atom, result in zip(each.closed.jaxpr.outvars, equation.outvars, strict=True):
+            found = self.run(each, into)
+            results = zip(found, each.closed.jaxpr.outvars, equation.outvars, strict=True)
+            for moved, atom, result in results:
+                if result not in program.reach.variables:
+                    continue
+                self.spend([moved])
                 if program.origin(result).data:
                     self.elsewhere.update(each.origin(atom).leaves)
         return [None] * len(equation.outvars)
 
 
+def walked(program: Program, inputs: Operands) -> Walk:
+    """A walk through the whole program, whose inputs are leaves as they are."""
+    walk = Walk()
+    walk.run(program, inputs)
+    return walk
+
+
 def find_biases(
     program: Program,
-    inputs: Operands,
+    walk: Walk,
     layouts: Mapping[int, Layout],
     shapes: Mapping[int, tuple[int, ...]],
 ) -> dict[int, tuple[int, Layout]]:
@@ -128,12 +145,11 @@ def find_biases(
 
     Args:
       program: the whole program.
-      inputs: its inputs, leaves as they are.
+      walk: a walk through it.
       layouts: the exact layouts of weights, by leaf number.
       shapes: of all leaves.
     """
-    walk, uses = Walk(), program.all_uses()
-    walk.run(program, inputs)
+    uses = program.all_uses()
     found: dict[int, tuple[int, Layout]] = {}
     for weight, layout in layouts.items():
         of_weight = [use for use in uses if weight in use.weight.leaves]
@@ -169,12 +185,6 @@ def _bias(
 
 def _is_result(moved: Moved) -> bool:
     return isinstance(moved.source, Use)
-
-
-def _is_penalty(equation: JaxprEqn) -> bool:
-    """Whether it adds numbers: there, what a leaf adds to a loss meets no data."""
-    name = equation.primitive.name
-    return name in SUMS | {"sub"} and compat.shape_of(equation.outvars[0]) == ()
 
 
 def _result_of(use: Use, equation: JaxprEqn) -> Moved | None:

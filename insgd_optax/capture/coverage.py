@@ -5,26 +5,39 @@ from collections.abc import Sequence
 
 from insgd_optax.capture.tracing import Leaf, Traced
 
+NOT_THE_BATCH = (
+    "If an argument named above is not batch data (the frozen base of an adapter, running "
+    "statistics, masks), pass value_and_grad(..., batch_argnums=...) with the positions of the "
+    "batch alone."
+)
+CLOSED_OVER = (
+    "The batch must be an array among the arguments of the loss, not a variable that the loss "
+    "closes over: write loss_fn(params, batch) and call value_and_grad(loss_fn)(params, batch)."
+)
 
-def check_captured(leaves: Sequence[Leaf], strict: bool) -> None:
+
+def check_captured(leaves: Sequence[Leaf], strict: bool, hidden: Sequence[str] = ()) -> None:
     """Raises if nothing was captured, and raises or warns for each matrix that was not.
+
+    Args:
+      leaves: what was found for each leaf.
+      strict: whether a matrix that was not captured is an error.
+      hidden: where arrays may be that JAX does not see, in words.
 
     Raises:
       ValueError: with the path, the shape, the reason and the call that mends it.
     """
     missed = [leaf for leaf in leaves if leaf.is_missed]
     if all(leaf.target is None for leaf in leaves):
-        raise ValueError(_nothing_captured(leaves))
+        raise ValueError(_nothing_captured(leaves, hidden))
     if missed and strict:
         raise ValueError(
-            f"{_listed(missed)}\n"
-            "If an argument named above is not batch data (running statistics, masks, keys), pass "
-            "value_and_grad(..., batch_argnums=...) with the position of the batch alone. To train "
-            "these parameters by their plain gradient, pass strict=False. "
+            f"{_listed([*_lines(missed), *hidden])}\n{NOT_THE_BATCH}\n{CLOSED_OVER}\n"
+            "To train these parameters by their plain gradient, pass strict=False. "
             "insgd_optax.explain(loss_fn, params, ...) prints what was found for every parameter."
         )
     if missed:
-        warnings.warn(f"{_listed(missed)}\nThey keep their plain gradient.", stacklevel=2)
+        warnings.warn(f"{_listed(_lines(missed))}\nThey keep their plain gradient.", stacklevel=2)
 
 
 def check_rows_are_reached(traced: Traced) -> None:
@@ -44,22 +57,24 @@ def check_rows_are_reached(traced: Traced) -> None:
         )
 
 
-def _listed(missed: Sequence[Leaf]) -> str:
-    lines = [f"  '{leaf.name}' of shape {leaf.shape}: {leaf.reason}" for leaf in missed]
+def _lines(leaves: Sequence[Leaf]) -> list[str]:
+    return [f"  '{leaf.name}' of shape {leaf.shape}: {leaf.reason}" for leaf in leaves]
+
+
+def _listed(lines: Sequence[str]) -> str:
     return "\n".join(["No layer that uses these parameters was captured:", *lines])
 
 
-def _nothing_captured(leaves: Sequence[Leaf]) -> str:
-    lines = [f"  '{leaf.name}' of shape {leaf.shape}: {leaf.reason}" for leaf in leaves]
+def _nothing_captured(leaves: Sequence[Leaf], hidden: Sequence[str]) -> str:
     return "\n".join(
         [
             "No layer was captured: nowhere in the loss does a matrix product, a convolution or "
             "a table lookup apply a parameter to the batch.",
-            *lines,
-            "The batch must be an array among the arguments of the loss, not a variable that the "
-            "loss closes over: write loss_fn(params, batch) and call "
-            "value_and_grad(loss_fn)(params, batch). If an argument named above is not batch data, "
-            "or the batch was taken for a PRNG key (uint32 of shape (2,)), say where the batch is "
-            "with batch_argnums.",
+            *_lines(leaves),
+            *hidden,
+            NOT_THE_BATCH,
+            CLOSED_OVER,
+            "An array of uint32 and shape (2,) is taken for a PRNG key, unless batch_argnums names "
+            "it.",
         ]
     )

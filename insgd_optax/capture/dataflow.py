@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import ClosedJaxpr, JaxprEqn
+from insgd_optax import compat
 from insgd_optax.capture.layers import Layer, RowInput, find_layer
 from insgd_optax.capture.origin import (
     Origin,
@@ -19,18 +18,12 @@ from insgd_optax.capture.origin import (
     join_entrywise,
     join_mixed,
 )
-from insgd_optax.capture.why_not import note_why_not
+from insgd_optax.capture.primitives import ENTRYWISE, PASSING_ON, RESHAPING
+from insgd_optax.capture.reach import Reach
+from insgd_optax.capture.why_not import BIAS, Reasons, chosen_leaves, held_leaves, note_why_not
+from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
-# Every entry of the result comes from the operands' entries at the same place.
-ENTRYWISE = frozenset(
-    """abs add add_any and atan2 cbrt ceil clamp convert_element_type copy copy_p cos cosh div
-    erf erf_inv erfc exp exp2 expm1 floor imag integer_pow is_finite log log1p logistic max min
-    mul name ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n
-    sharding_constraint sign sin sinh sqrt square stop_gradient sub tan tanh xor
-    asin acos atan asinh acosh atanh conj""".split()
-)
-PASSING_ON = frozenset({"optimization_barrier", "device_put", "pvary", "pcast", "reshard"})
-RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
+UNREACHED = (Reach(),)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +53,8 @@ class Program:
 
     Attributes:
       closed: the program with its constants.
+      reach: the variables that a derivative of the loss flows back through. A layer or a reason
+        counts only there.
       depth: how many scans it stands in.
       times: how often they run it.
       outputs: origins of its results.
@@ -71,6 +66,7 @@ class Program:
     """
 
     closed: ClosedJaxpr
+    reach: Reach
     depth: int
     times: int
     outputs: list[Origin] = dataclasses.field(default_factory=list)
@@ -78,14 +74,16 @@ class Program:
     origins: dict[Any, Origin] = dataclasses.field(default_factory=dict)
     nested: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
     inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
-    why_not: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    why_not: Reasons = dataclasses.field(default_factory=dict)
 
     @property
     def has_layers(self) -> bool:
         return bool(self.uses or self.inner)
 
     def origin(self, atom: Any) -> Origin:
-        return Origin() if compat.is_literal(atom) else self.origins.get(atom, Origin())
+        if compat.is_literal(atom):
+            return Origin(given=bool(compat.shape_of(atom)))
+        return self.origins.get(atom, Origin())
 
     def all_uses(self) -> list[Use]:
         """The layers of this program and of those within it."""
@@ -102,7 +100,7 @@ class Program:
                 found += program.all_uses() if own else program.uses_with_own_rule()
         return found
 
-    def all_reasons(self) -> dict[int, list[str]]:
+    def all_reasons(self) -> Reasons:
         """``why_not`` of this program and of those within it."""
         reasons = {leaf: list(texts) for leaf, texts in self.why_not.items()}
         for program in itertools.chain.from_iterable(self.nested.values()):
@@ -112,14 +110,15 @@ class Program:
 
 
 def analyze(
-    closed: ClosedJaxpr, inputs: Sequence[Origin], depth: int = 0, times: int = 1
+    closed: ClosedJaxpr, inputs: Sequence[Origin], reach: Reach, depth: int = 0, times: int = 1
 ) -> Program:
     """Follows origins from a program's inputs to its results and notes the layers on the way."""
-    program, jaxpr = Program(closed, depth, times), closed.jaxpr
+    program, jaxpr = Program(closed, reach, depth, times), closed.jaxpr
+    program.origins.update((constant, Origin(given=True)) for constant in jaxpr.constvars)
     program.origins.update(zip(jaxpr.invars, inputs, strict=True))
     for place, equation in enumerate(jaxpr.eqns):
         operands = [program.origin(atom) for atom in equation.invars]
-        if any(origin.leaves or origin.data for origin in operands):
+        if not all(origin.is_constant for origin in operands):
             results = _follow(program, place, equation, operands)
             program.origins.update(zip(equation.outvars, results, strict=True))
     program.outputs = [program.origin(atom) for atom in jaxpr.outvars]
@@ -130,18 +129,20 @@ def _follow(
     program: Program, place: int, equation: JaxprEqn, operands: list[Origin]
 ) -> list[Origin]:
     """Origins of an equation's results."""
+    inside = program.reach.inside(place)
     if equation.primitive.name == "scan":
-        inner = [_analyze_scan(equation, operands, program)]
+        inner = [_analyze_scan(equation, operands, program, *inside or UNREACHED)]
         outputs = inner[0].outputs
     elif equation.primitive.name == "cond":
+        branches = [compat.as_closed(branch) for branch in equation.params["branches"]]
         inner = [
-            analyze(compat.as_closed(branch), operands[1:], program.depth, program.times)
-            for branch in equation.params["branches"]
+            analyze(branch, operands[1:], reach, program.depth, program.times)
+            for branch, reach in zip(branches, inside or UNREACHED * len(branches), strict=True)
         ]
         outputs = _branch_outputs(operands[0], inner)
     elif compat.is_call(equation):
-        called = compat.called_program(equation)
-        inner = [analyze(called, operands, program.depth, program.times)]
+        called, (reach,) = compat.called_program(equation), inside or UNREACHED
+        inner = [analyze(called, operands, reach, program.depth, program.times)]
         outputs = inner[0].outputs
     else:
         return _follow_simple(program, place, equation, operands)
@@ -156,7 +157,9 @@ def _has_bare_effects(equation: JaxprEqn) -> bool:
     return bool(equation.effects) and equation.primitive.name not in compat.CUSTOM_RULE
 
 
-def _analyze_scan(equation: JaxprEqn, operands: list[Origin], outer: Program) -> Program:
+def _analyze_scan(
+    equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
+) -> Program:
     """The body of a scan, where a carry is whatever it can be in any iteration."""
     body, depth = compat.as_closed(equation.params["jaxpr"]), outer.depth
     times = outer.times * equation.params["length"]
@@ -165,16 +168,16 @@ def _analyze_scan(equation: JaxprEqn, operands: list[Origin], outer: Program) ->
     stacked = [origin.enter_loop(depth) for origin in operands[start:]]
     initial = carry = operands[constants:start]
     while True:
-        program = analyze(body, [*operands[:constants], *carry, *stacked], depth + 1, times)
+        inputs = [*operands[:constants], *carry, *stacked]
+        program = analyze(body, inputs, reach, depth + 1, times)
         after = program.outputs[:carries]
         joined = [join_alternatives(pair) for pair in zip(carry, after, strict=True)]
         if joined == carry:
             break
         carry = joined
-    for atom, first, ever in zip(equation.invars[constants:start], initial, carry, strict=True):
-        note_why_not(
-            program.why_not, "scan", ever.data, first, compat.shape_of(atom), repeated=False
-        )
+    for first, ever in zip(initial, carry, strict=True):  # a learned initial state
+        for leaf in first.leaves if ever.data and outer.reach.has_results_of(equation) else ():
+            program.why_not.setdefault(leaf, []).append(BIAS)
     # A result that the loop stacks is no longer a leaf's entries in their order.
     results = [join_mixed([origin]) for origin in program.outputs[carries:]]
     program.outputs = [*carry, *results]
@@ -194,20 +197,22 @@ def _follow_simple(
     """Origins of the results of an equation that runs no program we can follow."""
     if not equation.outvars:  # a print, a callback or a check computes nothing
         return []
-    layer = find_layer(equation, operands)
+    within_reach = program.reach.has_results_of(equation)
+    layer = find_layer(equation, operands) if within_reach else None
     if layer is not None:
         outputs = math.prod(compat.shape_of(equation.outvars[0]))
         rows = program.times * outputs // max(1, layer.groups * layer.outputs)
         program.uses[place] = Use(layer, operands[layer.weight], rows, program.times)
-    else:
-        data, name = join_mixed(operands).data, equation.primitive.name
-        result = compat.shape_of(equation.outvars[0])
-        for atom, operand in zip(equation.invars, operands, strict=True):
-            shape = compat.shape_of(atom)
-            note_why_not(program.why_not, name, data, operand, shape, repeated=shape != result)
+    elif within_reach:
+        note_why_not(program.why_not, equation, operands, join_mixed(operands).data)
     if equation.primitive.name in PASSING_ON:
         return operands
-    return [_result(equation, operands)] * len(equation.outvars)
+    result = _result(equation, operands)
+    if layer is not None and layer.is_choice:
+        result = dataclasses.replace(result, held=chosen_leaves(operands[layer.weight]))
+    if not program.reach.passes_on(equation):
+        result = result.without_derivative()
+    return [result] * len(equation.outvars)
 
 
 def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
@@ -217,7 +222,8 @@ def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
     shapes = [compat.shape_of(atom) for atom in equation.invars]
     if name in ENTRYWISE:
         in_place = zip(operands, shapes, strict=True)
-        return join_entrywise(o if own == shape else join_mixed([o]) for o, own in in_place)
+        result = join_entrywise(o if own == shape else join_mixed([o]) for o, own in in_place)
+        return dataclasses.replace(result, held=held_leaves(equation, operands))
     if name == "transpose":
         return operands[0].then(("transpose", tuple(params["permutation"])))
     if name == "rev":
@@ -228,4 +234,4 @@ def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
         turned = params.get("dimensions") if name == "reshape" else None
         source = operands[0].then(("transpose", tuple(turned))) if turned else operands[0]
         return source.then(("reshape", shape))
-    return join_mixed(operands)
+    return dataclasses.replace(join_mixed(operands), held=held_leaves(equation, operands))

@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.interpreter import Interpreter
 from insgd_optax.capture.layers import Layer, RowInput
-from insgd_optax.capture.layers.base import magnitudes, wide_dtype
+from insgd_optax.capture.layers.base import magnitudes
+from insgd_optax.capture.mistakes import check_parameters, check_result
 from insgd_optax.capture.sole_layers import leaves_of_one_layer
-from insgd_optax.capture.tracing import Traced, argument_origins, is_array, positions, trace
+from insgd_optax.capture.tracing import Traced, trace
 from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule
+from insgd_optax.numerics import wide_dtype
 from insgd_optax.structures import Scalar
 
 
@@ -76,6 +79,7 @@ def example_gradient_norms(
 
     @functools.wraps(loss_fn)
     def norms_of(*args: Any, **kwargs: Any) -> dict[str, Array]:
+        check_parameters(args, argnums, batch_argnums)
         flat, treedef = jax.tree.flatten((args, kwargs))
         batch = zip(argument_origins(args, kwargs, argnums, batch_argnums), flat, strict=True)
         of_batch = [bool(o.data) and is_array(leaf) and leaf.ndim > 0 for o, leaf in batch]
@@ -91,6 +95,7 @@ def example_gradient_norms(
             args, kwargs = jax.tree.unflatten(treedef, whole)
             args = _varying(args, argnums, zero)
             traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
+            check_result(traced.returned.shapes, has_aux)
             return _norms(traced, has_aux, zero)
 
         return jax.vmap(of_one)(*examples)
@@ -143,7 +148,7 @@ def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
         measure = functools.partial(_measured, probes=probes)
         arrays = [others.get(number, array) for number, array in of_number.items()]
         results, _ = Interpreter(Scalar(), {}, measure).run(traced.program, arrays)
-        value = traced.rebuild(results)
+        value = traced.returned.with_arrays(results)
         return value[0] if has_aux else value
 
     squares, gradients = jax.grad(loss_of, (0, 1))(dict.fromkeys(measured, zero), others)

@@ -9,6 +9,7 @@ from jax.core import Tracer
 
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
+from insgd_optax.capture.mistakes import check_parameters, check_result, hidden_arrays
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
@@ -69,7 +70,8 @@ def value_and_grad(
       ValueError: if no layer was found at all (a batch that was closed over), or in strict mode
         a leaf was not captured, or with ``per_example`` a weight is applied by a function with a
         derivative rule of its own.
-      TypeError: if an argument is not of its type.
+      TypeError: if an argument is not of its type, a leaf of the parameters has no gradient, or
+        the loss does not return what ``has_aux`` says.
     """
     check_structure(structure)
     rows = _checked_rows(per_example)
@@ -77,12 +79,14 @@ def value_and_grad(
 
     def instrumented(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
-        check_captured(traced.leaves, strict)
+        check_result(traced.returned.shapes, has_aux)
+        check_captured(traced.leaves, strict, hidden_arrays(args, kwargs))
         if rows:
             check_rows_are_reached(traced)
         interpreter = Interpreter(structure, traced.targets, rewire, silent)
         results, found = interpreter.run(traced.program, traced.arrays)
-        value, aux = traced.rebuild(results) if has_aux else (traced.rebuild(results), None)
+        returned = traced.returned.with_arrays(results)
+        value, aux = returned if has_aux else (returned, None)
         return value, (aux, _by_path(traced.leaves, found, structure, rows))
 
     def in_one_run(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
@@ -106,6 +110,7 @@ def value_and_grad(
 
     @functools.wraps(loss_fn)
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
+        check_parameters(args, argnums, batch_argnums)
         # Without jit some functions (jnp.mean) are compiled as one, and differ in the last bit
         # from the operations that they are traced to. So there the loss itself is run.
         leaves = jax.tree.leaves((args, kwargs))

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import JaxprEqn
+from insgd_optax import compat
 from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.weight_rule import Operation
+from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
+from insgd_optax.sharding import on_current_mesh
 from insgd_optax.structures import Structure
 
 Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
@@ -69,17 +70,19 @@ class Interpreter:
             operands = [read(atom) for atom in equation.invars]
             if place in program.inner:
                 rebuild = _kind_of(equation)
-                results, sums = rebuild(self, equation, program.inner[place], operands)
+                with compat.context_of(equation):
+                    results, sums = rebuild(self, equation, program.inner[place], operands)
             else:
                 use = program.uses.get(place)
                 evaluate = functools.partial(compat.evaluate, jaxpr, equation)
                 if use and self.rewire:
                     evaluate = self.rewire(evaluate, use)
                 results = evaluate(operands)
-                sums = self.observe(use, operands) if use else None
+                with compat.context_of(equation):
+                    sums = self.observe(use, operands) if use else None
             values.update(zip(equation.outvars, results, strict=True))
             if sums:
-                found = added(found, sums)
+                found = added(found, jax.tree.map(on_current_mesh, sums))
         return [read(atom) for atom in jaxpr.outvars], found
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
@@ -197,7 +200,6 @@ def _over_iterations(array: Array) -> Array:
 def _run_cond(
     interpreter: Interpreter, choice: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
 ) -> Results:
-    del choice
     index, *values = operands
     shapes: dict[int, Any] = {}
     for program in inner:
@@ -212,7 +214,10 @@ def _run_cond(
 
         return run
 
-    return jax.lax.switch(index, [branch(program) for program in inner], *values)
+    branches = [branch(program) for program in inner]
+    if of_platform := compat.branches_of_platforms(choice, branches):
+        return jax.lax.platform_dependent(*values, **of_platform)
+    return jax.lax.switch(index, branches, *values)
 
 
 Rebuild = Callable[[Interpreter, JaxprEqn, Sequence[Program], Sequence[Any]], Results]

@@ -64,26 +64,45 @@ class Origin:
         variable is an activation.
       data: the arguments of the loss (by position or name) that it depends on, of those that
         hold the batch.
+      given: without either, whether it depends on an array from outside: an argument that is not
+        the batch, or one that the loss closes over.
+      computed: whether parameters have come into the data.
+      held: the leaves whose entries have met raw data, one by one, and why that may hide a layer
+        (see `held_leaves`).
     """
 
     leaves: Mapping[int, View | Spread | None] = dataclasses.field(default_factory=dict)
     data: frozenset[int | str] = frozenset()
+    given: bool = False
+    computed: bool = False
+    held: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_weight(self) -> bool:
         """Made from parameters and constants alone."""
         return bool(self.leaves)
 
+    @property
+    def is_constant(self) -> bool:
+        """Made inside the loss, from nothing that it was given."""
+        return not (self.leaves or self.data or self.given)
+
     def then(self, step: Step) -> "Origin":
         moved = {leaf: view and view.then(step) for leaf, view in self.leaves.items()}
-        return Origin(moved, self.data)
+        return dataclasses.replace(self, leaves=moved)
 
     def enter_loop(self, depth: int) -> "Origin":
         inside = {leaf: view and view.enter_loop(depth) for leaf, view in self.leaves.items()}
-        return Origin(inside, self.data)
+        return dataclasses.replace(self, leaves=inside)
 
     def spread(self) -> "Origin":
-        return Origin({leaf: view and SPREAD for leaf, view in self.leaves.items()}, self.data)
+        spread = {leaf: view and SPREAD for leaf, view in self.leaves.items()}
+        return dataclasses.replace(self, leaves=spread, held={})
+
+    def without_derivative(self) -> "Origin":
+        """That of a result which no gradient flows back through: a parameter is a constant."""
+        computed = self.computed or bool(self.data and self.leaves)
+        return Origin({}, self.data, self.given, computed)
 
 
 def join_mixed(origins: Iterable[Origin]) -> Origin:
@@ -91,8 +110,10 @@ def join_mixed(origins: Iterable[Origin]) -> Origin:
     origins = list(origins)
     data = frozenset().union(*(origin.data for origin in origins))
     if data:
-        return Origin({}, data)
-    return Origin({leaf: None for origin in origins for leaf in origin.leaves})
+        computed = any(origin.computed or origin.leaves for origin in origins)
+        return Origin({}, data, computed=computed)
+    leaves = {leaf: None for origin in origins for leaf in origin.leaves}
+    return Origin(leaves, given=not leaves and any(origin.given for origin in origins))
 
 
 def join_entrywise(origins: Iterable[Origin]) -> Origin:
@@ -109,7 +130,7 @@ def join_entrywise(origins: Iterable[Origin]) -> Origin:
             if view is not None and leaf in views:
                 views[leaf].add(view)
     agreed = {leaf: seen.pop() if len(seen) == 1 else None for leaf, seen in views.items()}
-    return Origin(agreed, joined.data)
+    return dataclasses.replace(joined, leaves=agreed)
 
 
 def join_alternatives(origins: Iterable[Origin]) -> Origin:
@@ -118,4 +139,4 @@ def join_alternatives(origins: Iterable[Origin]) -> Origin:
     joined = join_mixed(origins)
     views = {leaf: {origin.leaves.get(leaf) for origin in origins} for leaf in joined.leaves}
     agreed = {leaf: seen.pop() if len(seen) == 1 else None for leaf, seen in views.items()}
-    return Origin(agreed, joined.data)
+    return dataclasses.replace(joined, leaves=agreed)

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from insgd_optax.capture import compat
-from insgd_optax.capture.compat import JaxprEqn
-from insgd_optax.capture.dataflow import RESHAPING, Program
+from insgd_optax import compat
+from insgd_optax.capture.dataflow import Program
+from insgd_optax.capture.primitives import RESHAPING
 from insgd_optax.capture.tracing import Traced
+from insgd_optax.compat import JaxprEqn
 
 # Entries move, or change their precision: what flows back to them keeps its norm.
 MOVING = RESHAPING | {"convert_element_type", "copy", "copy_p", "rev", "sharding_constraint"}

@@ -8,18 +8,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from insgd_optax.capture.biases import find_biases
+from insgd_optax.capture.arguments import argument_origins, is_array, positions
+from insgd_optax.capture.biases import find_biases, walked
 from insgd_optax.capture.dataflow import Program, Use, analyze
 from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.moved import Moved
-from insgd_optax.capture.origin import Origin, Spread, View
-from insgd_optax.capture.why_not import BIAS
+from insgd_optax.capture.origin import Spread, View
+from insgd_optax.capture.reach import reach_of_loss
+from insgd_optax.capture.why_not import (
+    BIAS,
+    CHOSEN,
+    HARMLESS,
+    NO_DATA,
+    NO_GRADIENT,
+    SUMMED,
+)
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias
 from insgd_optax.trees import named_leaves
-
-NO_USE = "no layer applies it to the batch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +61,46 @@ class Leaf:
     @property
     def is_missed(self) -> bool:
         """A matrix or kernel that no layer was found for."""
-        is_bias = self.reason == BIAS or self.bias_of is not None
+        is_bias = self.reason in HARMLESS or self.bias_of is not None
         return self.target is None and len(self.shape) >= 2 and not is_bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Returned:
+    """What the loss returned: arrays, and in aux also names, numbers and flags.
+
+    Attributes:
+      leaves: its leaves, of arrays the shapes.
+      is_array: which of them are arrays.
+      treedef: their structure.
+    """
+
+    leaves: list[Any]
+    is_array: list[bool]
+    treedef: Any
+
+    @property
+    def shapes(self) -> Any:
+        return jax.tree.unflatten(self.treedef, self.leaves)
+
+    def with_arrays(self, arrays: Sequence[Any]) -> Any:
+        rest, leaves = iter(arrays), zip(self.leaves, self.is_array, strict=True)
+        whole = [next(rest) if is_array else leaf for leaf, is_array in leaves]
+        return jax.tree.unflatten(self.treedef, whole)
+
+
+def _taken_apart(result: Any) -> tuple[list[Array], Returned]:
+    """What a loss returned as arrays, the loss first, and the rest."""
+    leaves, treedef = jax.tree.flatten(result)
+    if leaves and isinstance(leaves[0], int | float | complex | np.ndarray):
+        leaves[0] = jnp.asarray(leaves[0])
+    which = [isinstance(leaf, Array) for leaf in leaves]
+    arrays = [leaf for leaf in leaves if isinstance(leaf, Array)]
+    shapes = [
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, Array) else leaf
+        for leaf in leaves
+    ]
+    return arrays, Returned(shapes, which, treedef)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +111,14 @@ class Traced:
       program: what to run on `arrays`.
       arrays: the array leaves of the arguments.
       numbers: the place of each of them among all leaves of the arguments.
-      rebuild: from the program's results to what the loss returned.
+      returned: what the loss returned.
       leaves: the leaves of the differentiated arguments, in flattening order.
     """
 
     program: Program
     arrays: list[Any]
     numbers: list[int]
-    rebuild: Callable[[Sequence[Any]], Any]
+    returned: Returned
     leaves: list[Leaf]
 
     @property
@@ -96,104 +142,56 @@ def trace(
     flat, treedef = jax.tree.flatten((args, dict(kwargs)))
     places = [place for place, leaf in enumerate(flat) if is_array(leaf)]
     arrays = [flat[place] for place in places]
-    result_structures = []
+    returned = []
 
     def on_arrays(*arrays: Any) -> list[Any]:
         whole = list(flat)
         for place, array in zip(places, arrays, strict=True):
             whole[place] = array
         args, kwargs = jax.tree.unflatten(treedef, whole)
-        results, structure = jax.tree.flatten(loss_fn(*args, **kwargs))
-        result_structures.append(structure)
+        results, rest = _taken_apart(loss_fn(*args, **kwargs))
+        returned.append(rest)
         return results
 
     closed = jax.make_jaxpr(on_arrays)(*arrays)
-    program = analyze(closed, [origins[place] for place in places])
+    program = analyze(closed, [origins[place] for place in places], reach_of_loss(closed.jaxpr))
     sizes = [len(jax.tree.leaves(argument)) for argument in args]
     parameters = positions("argnums", argnums, len(args))
     numbers = [sum(sizes[:n]) + offset for n in parameters for offset in range(sizes[n])]
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
-    leaves = _with_biases(_leaves(named_leaves(chosen), numbers, program), program, places)
-    return Traced(program, arrays, places, result_structures[-1].unflatten, leaves)
+    leaves = _leaves(named_leaves(chosen), numbers, program, _reached(program, places))
+    leaves = _with_biases(leaves, program, places)
+    return Traced(program, arrays, places, returned[-1], leaves)
 
 
-def positions(name: str, given: int | Sequence[int], arguments: int) -> tuple[int, ...]:
-    """Positions of arguments, counted from the front.
-
-    Raises:
-      ValueError: if one is out of range.
-    """
-    given = (given,) if isinstance(given, int) else tuple(given)
-    for position in given:
-        if not -arguments <= position < arguments:
-            raise ValueError(
-                f"{name}={given} names argument {position}, but the loss was called with "
-                f"{arguments} positional arguments. Pass what it names by position."
-            )
-    return tuple(position % arguments for position in given)
-
-
-def is_array(leaf: Any) -> bool:
-    """Arrays are traced; flags, sizes and functions stay as they are, as under `jax.grad`."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
-
-
-def argument_origins(
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    argnums: int | Sequence[int],
-    batch_argnums: int | Sequence[int] | None,
-) -> list[Origin]:
-    """The origin of every leaf of the arguments, in flattening order.
-
-    Raises:
-      ValueError: if a position is out of range, or an argument is parameters and batch at once.
-    """
-    parameters = positions("argnums", argnums, len(args))
-    batch = None if batch_argnums is None else positions("batch_argnums", batch_argnums, len(args))
-    if batch is not None and (both := set(parameters) & set(batch)):
-        raise ValueError(f"Arguments {sorted(both)} are in argnums and in batch_argnums.")
-    origins: list[Origin] = []
-    for argument, tree in [*enumerate(args), *sorted(kwargs.items())]:
-        for leaf in jax.tree.leaves(tree):
-            if argument in parameters:
-                origins.append(Origin({len(origins): View((), jnp.shape(leaf))}))
-            elif batch is None:
-                data = frozenset() if _is_key(leaf) else frozenset({argument})
-                origins.append(Origin(data=data))
-            else:
-                origins.append(Origin(data=frozenset({argument} & set(batch))))
-    return origins
-
-
-def _is_key(leaf: Any) -> bool:
-    """A PRNG key, typed or raw."""
-    if not is_array(leaf):
-        return False
-    raw = leaf.dtype == jnp.uint32 and leaf.shape == (2,)
-    return raw or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _reached(program: Program, numbers: Sequence[int]) -> set[int]:
+    """The leaves of all arguments (by number) that a derivative of the loss reaches."""
+    inputs = zip(program.closed.jaxpr.invars, numbers, strict=True)
+    return {number for variable, number in inputs if variable in program.reach.variables}
 
 
 def _leaves(
-    named: Sequence[tuple[str, Any]], numbers: Sequence[int], program: Program
+    named: Sequence[tuple[str, Any]], numbers: Sequence[int], program: Program, reached: set[int]
 ) -> list[Leaf]:
     """What was found for each of the leaves."""
     uses: dict[int, list[Use]] = {}
     for use in program.all_uses():
         for number in use.weight.leaves:
             uses.setdefault(number, []).append(use)
-    reasons = program.all_reasons()
-    return [
-        _leaf(name, number, jnp.shape(leaf), uses.get(number, []), reasons.get(number, []))
-        for number, (name, leaf) in zip(numbers, named, strict=True)
-    ]
+    noted, leaves = program.all_reasons(), []
+    for number, (name, leaf) in zip(numbers, named, strict=True):
+        reasons = [*noted.get(number, []), NO_DATA if number in reached else NO_GRADIENT]
+        leaves.append(_leaf(name, number, jnp.shape(leaf), uses.get(number, []), reasons))
+    return leaves
 
 
 def _leaf(
     name: str, number: int, shape: tuple[int, ...], uses: list[Use], reasons: list[str]
 ) -> Leaf:
+    if CHOSEN in reasons:
+        uses = [use for use in uses if not use.layer.is_choice]
     if not uses:
-        reason = min(reasons, key=lambda text: text == BIAS, default=NO_USE)
+        reason = min(reasons, key=lambda text: text in HARMLESS)  # the first of the worst
         return Leaf(name, number, shape, None, (), 0, 0, reason)
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
     rows = sum(use.rows * use.layer.groups for use in uses)
@@ -217,7 +215,11 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
     inputs = [Moved.of_leaf(n, shapes[n]) if n in shapes else None for n in numbers]
     targets = {leaf.number: leaf.target for leaf in leaves if leaf.target}
     layouts = {n: target.layout for n, target in targets.items() if target.layout.exact}
-    for weight, (number, layout) in find_biases(program, inputs, layouts, shapes).items():
+    walk = walked(program, inputs)
+    for number in walk.products_summed:
+        if (leaf := by_number[number]).reason == BIAS:
+            by_number[number] = dataclasses.replace(leaf, reason=SUMMED)
+    for weight, (number, layout) in find_biases(program, walk, layouts, shapes).items():
         path, bias = by_number[weight].name, by_number[number]
         reason = f"bias of '{path}'"
         by_number[number] = dataclasses.replace(bias, bias_of=path, reason=reason)

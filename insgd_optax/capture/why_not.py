@@ -1,43 +1,104 @@
 """Why an equation that uses a weight is no layer: what an error or `explain` says of the leaf."""
 
+from collections.abc import Mapping, Sequence
+
+from insgd_optax import compat
 from insgd_optax.capture.origin import SPREAD, Origin
+from insgd_optax.capture.primitives import (
+    ENTRYWISE,
+    LOOKUPS,
+    PRODUCTS,
+    is_entrywise,
+    is_multiplication,
+    is_penalty,
+)
+from insgd_optax.compat import JaxprEqn
 
 BIAS = "a bias or a gain, which keeps its plain gradient"
+NO_DATA = "meets no data: its gradient comes from a penalty or the like"
+NO_GRADIENT = "no gradient reaches it from the loss"
+CHOSEN = (
+    "a stack of matrices, of which the batch chooses one that is then applied to it: sort the rows "
+    "by their matrix and use jax.lax.ragged_dot"
+)
+SUMMED = (
+    "is multiplied with the batch entry by entry, and the products are summed: write this as an "
+    "einsum or a convolution, and it is a layer"
+)
+# No matrix, kernel or table was missed in these cases.
+HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
+
+Reasons = dict[int, list[str]]  # by the leaf's number
 
 
 def note_why_not(
-    noted: dict[int, list[str]],
-    name: str,
-    data: frozenset[int | str],
-    operand: Origin,
-    shape: tuple[int, ...],
-    repeated: bool,
+    reasons: Reasons, equation: JaxprEqn, operands: Sequence[Origin], data: frozenset[int | str]
 ) -> None:
-    """Notes why a weight that meets data in anything but a layer may get no layer at all.
+    """Notes why the weights in an equation's operands may get no layer at all.
 
     Args:
-      noted: reasons by the leaf's number.
-      name: the primitive that is no layer.
+      reasons: those noted so far.
+      equation: one that is no layer.
+      operands: the origins of its operands.
       data: the arguments of the loss that meet there.
-      operand, shape: the operand that may hold weights.
-      repeated: whether its entries are repeated over the result.
     """
-    if not data:
-        return
+    entrywise = is_entrywise(equation)
+    for place, operand in enumerate(operands):
+        others = [*operands[:place], *operands[place + 1 :]]
+        if _is_product(equation) and any(other.data for other in others):
+            for leaf, reason in operand.held.items():
+                reasons.setdefault(leaf, []).append(reason)
+        if data and not is_penalty(equation):
+            reason = BIAS if entrywise else f"{_meeting(equation, data)}, no layer"
+        elif not data and _is_sum_of_products(equation) and any(other.given for other in others):
+            reason = f"`{equation.primitive.name}` applies it to an array that is not batch data"
+        else:
+            continue
+        for leaf in operand.leaves:
+            reasons.setdefault(leaf, []).append(reason)
+
+
+def held_leaves(equation: JaxprEqn, operands: Sequence[Origin]) -> Mapping[int, str]:
+    """The leaves of an equation's result that met raw data, an entry at an entry.
+
+    In ``x @ (w * mask)`` the mask, if it is taken for data, hides a layer: ``w`` meets it and is
+    still applied to ``x``. A gain meets data the same way, and is applied to nothing. So the
+    reason is held until a product applies the result, or a layer or a repetition ends it.
+    """
+    name = equation.primitive.name
+    if name not in ENTRYWISE | {"concatenate"} or not any(o.leaves or o.held for o in operands):
+        return {}
+    with_data = [operand for operand in operands if operand.data]
+    if not with_data or any(each.computed and not each.held for each in with_data):
+        return {}
+    data = frozenset().union(*(each.data for each in with_data))
+    reason = f"{_meeting(equation, data)} before it is applied to the batch"
+    shape, held = compat.shape_of(equation.outvars[0]), {}
+    for atom, operand in zip(equation.invars, operands, strict=True):
+        if name != "concatenate" and compat.shape_of(atom) != shape:
+            continue
+        entries = [leaf for leaf, view in operand.leaves.items() if view is not SPREAD]
+        held |= {**dict.fromkeys(entries, reason), **operand.held}
+    return held
+
+
+def chosen_leaves(operand: Origin) -> Mapping[int, str]:
+    """The leaves of a lookup's result that are missed if a product applies it to the batch.
+
+    An entry of a stack of matrices, chosen by the batch, is one expert of several, and what it
+    sees is its input and not the choice. The same lookup without a product is an embedding's.
+    """
+    return dict.fromkeys(operand.leaves, CHOSEN)
+
+
+def _is_product(equation: JaxprEqn) -> bool:
+    return equation.primitive.name in PRODUCTS and not is_multiplication(equation)
+
+
+def _is_sum_of_products(equation: JaxprEqn) -> bool:
+    return _is_product(equation) and equation.primitive.name not in LOOKUPS
+
+
+def _meeting(equation: JaxprEqn, data: frozenset[int | str]) -> str:
     arguments = " and ".join(str(argument) for argument in sorted(data, key=str))
-    reason = f"meets argument {arguments} of the loss in `{name}`, no layer"
-    for leaf, view in operand.leaves.items():
-        bias = _is_bias(name, shape, view is SPREAD or (view is not None and repeated))
-        noted.setdefault(leaf, []).append(BIAS if bias else reason)
-
-
-def _is_bias(name: str, shape: tuple[int, ...], repeated: bool) -> bool:
-    """Whether every example meets the same entries of a leaf.
-
-    That is a bias, a gain, a learned token, the learned initial state of a loop. A mask that is
-    multiplied with a weight must not pass for one, so a product counts only if the leaf is
-    repeated. In a sum, an axis of size one is the examples' axis too, if there is but one.
-    """
-    if repeated:
-        return name in ("add", "sub", "mul", "div", "concatenate", "scan")
-    return 1 in shape and name in ("add", "sub", "concatenate", "scan")
+    return f"meets argument {arguments} of the loss in `{equation.primitive.name}`"

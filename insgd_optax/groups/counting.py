@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from insgd_optax.capture.compat import everywhere
+from insgd_optax.sharding import everywhere
 
 
 class GroupSums(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer
 
-from insgd_optax.capture.layers.base import wide_dtype
+from insgd_optax.numerics import wide_dtype
 
 
 def balanced_softmax_cross_entropy(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from insgd_optax.capture.compat import everywhere
 from insgd_optax.settings import Number, check_between, check_is_count
+from insgd_optax.sharding import everywhere
 from insgd_optax.trees import only_state
 
 # A prototype that is left with less than this share of an example starts again.

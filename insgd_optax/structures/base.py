@@ -207,5 +207,13 @@ def check_structure(structure: object) -> None:
     if isinstance(structure, type) or not isinstance(structure, Structure):
         raise TypeError(
             "structure must be a structure such as insgd_optax.Scalar() or "
-            f"insgd_optax.Diagonal(), not {structure!r}."
+            f"insgd_optax.Diagonal(), not {structure!r}.{_lacking(structure)}"
         )
+
+
+def _lacking(structure: object) -> str:
+    """The members of a structure that an object lacks, if it has some of them."""
+    members = [name for name in vars(Structure) if not name.startswith("_")]
+    missing = [name for name in members if not hasattr(structure, name)]
+    has_some = len(missing) < len(members) and not isinstance(structure, type)
+    return f" It lacks {', '.join(missing)}." if has_some else ""

@@ -31,7 +31,7 @@ def match_statistics(
     part of what was captured.
 
     Raises:
-      ValueError: if there are none, if a matrix has none, or if a leaf's do not fit it.
+      ValueError: if there are none, none for a path of the updates, or some that do not fit it.
     """
     if input_stats is None:
         raise ValueError(
@@ -44,12 +44,13 @@ def match_statistics(
             f"returns, not {type(input_stats).__name__}, for {_listed(updates)}.\n"
             + _recipe(structure)
         )
-    missing = [(path, leaf) for path, leaf in updates if _is_missing(path, leaf, input_stats)]
+    missing = [(path, leaf) for path, leaf in updates if path not in input_stats]
     if missing:
         raise ValueError(
             f"input_stats has nothing for {_listed(missing)}. It has {sorted(input_stats)}.\n"
             "It must come from value_and_grad on the same parameters as the updates, or hold None "
-            "for a leaf that keeps its plain gradient."
+            "for a leaf that keeps its plain gradient. An optimizer that reshapes or renames the "
+            "updates (optax.flatten) cannot stand around this one."
         )
     matched = {path: input_stats.get(path) for path, _ in updates}
     for path, leaf in updates:
@@ -75,15 +76,11 @@ def check_per_example(
     for path, leaf in updates:
         moments = input_stats.get(path)
         given = getattr(moments, "per_example", None)
-        if _is_missing(path, leaf, input_stats) or (moments is not None and given != asked):
+        if path not in input_stats or (moments is not None and given != asked):
             raise ValueError(
                 f"The rows of '{path}' of shape {jnp.shape(leaf)} were captured with "
                 f"per_example={given}, but the preset is for insgd_optax.{asked}. {recipe}"
             )
-
-
-def _is_missing(path: str, leaf: Any, input_stats: Mapping[str, Any]) -> bool:
-    return path not in input_stats and jnp.ndim(leaf) >= 2
 
 
 def _listed(leaves: Sequence[tuple[str, Any]]) -> str:

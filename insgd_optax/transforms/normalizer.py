@@ -15,6 +15,7 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen
+from insgd_optax.transforms.fingerprints import check_fingerprints, fingerprints
 from insgd_optax.transforms.history import Slot, pack, slots_for, totals, updated
 from insgd_optax.transforms.matching import match_statistics
 from insgd_optax.transforms.stacks import Stack, kind_of, lone_stacks, opened
@@ -34,6 +35,8 @@ class ScaleByInputState(NamedTuple):
       factor: the factors that a structure keeps between refreshes, one leaf after the other;
         one row for each exponent, shape (exponents, factors), same dtype. A single zero for
         structures that keep none: checkpoints refuse arrays without elements.
+      fingerprints: of the leaves that the state was made for, in the order of their paths; shape
+        (leaves,), int32.
     """
 
     count: Int[Array, ""]
@@ -41,6 +44,7 @@ class ScaleByInputState(NamedTuple):
     power: Float[Array, " numbers"]
     power_weight: Float[Array, " groups"]
     factor: Float[Array, "exponents factors"]
+    fingerprints: Int[Array, " leaves"]
 
 
 class Observed(NamedTuple):
@@ -95,11 +99,14 @@ class History:
 
     def init(self, params: Any) -> ScaleByInputState:
         """An empty history, with room for these parameters."""
-        room = totals(slots_for(named_leaves(params), self.structure, self.layouts))
+        named = named_leaves(params)
+        room = totals(slots_for(named, self.structure, self.layouts))
         dtype = widest_dtype(jax.tree.leaves(params))
         counters = [jnp.zeros([], jnp.int32) for _ in range(2)]
         shapes = room.numbers, room.groups, (len(self.exponents), room.factors)
-        return ScaleByInputState(*counters, *(jnp.zeros(shape, dtype) for shape in shapes))
+        made_for = jnp.asarray(fingerprints(named, self.layouts))
+        packed = (jnp.zeros(shape, dtype) for shape in shapes)
+        return ScaleByInputState(*counters, *packed, fingerprints=made_for)
 
     def observe(
         self,
@@ -116,6 +123,7 @@ class History:
         matched = match_statistics(named, input_stats, self.structure)
         slots = slots_for(named, self.structure, self.layouts)
         _check_state(slots, state)
+        check_fingerprints(state.fingerprints, named, self.layouts)
         batch = pack(slots, matched, state.power.dtype)
         moments = {path: found for path, found in matched.items() if found is not None}
         leaves = dict(named)
@@ -130,7 +138,9 @@ class History:
                 for path, layer in moments.items()
             }
             derived, factor = self.derive(seen, packed)
-            after = ScaleByInputState(count, state.skipped, new.power, new.weight, factor)
+            after = state._replace(
+                count=count, power=new.power, power_weight=new.weight, factor=factor
+            )
             return after, (derived, lone_stacks(leaves, moments))
 
         def kept() -> tuple[ScaleByInputState, Any]:

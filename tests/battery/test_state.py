@@ -91,7 +91,8 @@ def test_the_history_is_packed_vectors_and_two_counters(make_problem, structure)
     problem = make_problem()
     tx = insgd.scale_by_input(structure)
     state = tx.init(problem.params)
-    assert state._fields == ("count", "skipped", "power", "power_weight", "factor")
+    packed = ("power", "power_weight", "factor", "fingerprints")
+    assert state._fields == ("count", "skipped", *packed)
     assert state.factor.size == 1  # nothing to keep between refreshes, and no empty array
     grads, input_stats = problem.stats_of(structure=structure)
     for steps in range(3):

@@ -7,18 +7,22 @@ the unknown, transposed, and given ones, it is the sum over rows of every featur
 to the squared input and a weight of ones, it is every row's power.
 """
 
-from insgd_optax.capture.compat import JaxprEqn
 from insgd_optax.capture.layers.base import Layer, RowInput
 from insgd_optax.capture.layers.convolution import convolution_layer
 from insgd_optax.capture.layers.dot import dot_layer
 from insgd_optax.capture.layers.lookup import lookup_layer
+from insgd_optax.capture.layers.ragged import ragged_layer
 from insgd_optax.capture.origin import Origin
+from insgd_optax.capture.primitives import is_multiplication
+from insgd_optax.compat import JaxprEqn
 
 __all__ = ["Layer", "RowInput", "find_layer"]
 
 
 def find_layer(equation: JaxprEqn, origins: list[Origin]) -> Layer | None:
     """The layer that an equation is, or None: a weight operand must meet one with data in it."""
+    if is_multiplication(equation):
+        return None
     match equation.primitive.name:
         case "dot_general" if origins[1].is_weight and origins[0].data:
             return dot_layer(equation, weight=1, input=0)
@@ -26,6 +30,8 @@ def find_layer(equation: JaxprEqn, origins: list[Origin]) -> Layer | None:
             return dot_layer(equation, weight=0, input=1)
         case "conv_general_dilated" if origins[1].is_weight and origins[0].data:
             return convolution_layer(equation)
+        case "ragged_dot_general" if origins[1].is_weight and origins[0].data:
+            return ragged_layer(equation)
         case "gather" | "dynamic_slice" if origins[0].is_weight:
             indices_from_data = any(origin.data for origin in origins[1:])
             return lookup_layer(equation) if indices_from_data else None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Step
+from insgd_optax.numerics import wide_dtype
 from insgd_optax.structures import LayerInput
 
 
@@ -39,6 +40,7 @@ class Layer:
       groups, inputs, outputs: those sizes.
       look: from the input operands to what can be asked about them.
       one_hot: whether the input is one-hot.
+      is_choice: whether the result may itself be a weight: a matrix that the input chooses.
       strides: for each axis of the result, how far apart its entries lie in ``(groups, outputs)``;
         0 for rows. None where that is not known: then no bias is found.
     """
@@ -52,6 +54,7 @@ class Layer:
     outputs: int
     look: Callable[..., RowInput]
     one_hot: bool = False
+    is_choice: bool = False
     strides: tuple[int, ...] | None = None
 
 
@@ -84,10 +87,6 @@ def real(array: Array) -> Float[Array, "..."]:
 def products(rows: Float[Array, "groups rows n"]) -> Float[Array, "groups rows rows"]:
     """The scalar products of every two rows."""
     return jnp.einsum("gri,gsi->grs", rows, rows, precision=jax.lax.Precision.HIGHEST)
-
-
-def wide_dtype(dtype: Any) -> Any:
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def applied_to_ones(

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, shape_of, taken
 from insgd_optax.capture.layers.base import Layer, applied_to_ones, magnitudes, real, wide
 from insgd_optax.capture.layers.sampling import drawn_rows
+from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
+from insgd_optax.sharding import taken
 from insgd_optax.structures import Signals, Sums
 
 

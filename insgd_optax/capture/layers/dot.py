@@ -7,10 +7,11 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, everywhere, shape_of, taken
 from insgd_optax.capture.layers.base import Layer, magnitudes, products, real, wide
 from insgd_optax.capture.layers.sampling import drawn_rows
+from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
+from insgd_optax.sharding import everywhere, taken
 from insgd_optax.structures import Signals, Sums
 
 

@@ -9,48 +9,52 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.compat import JaxprEqn, dtype_of, shape_of
-from insgd_optax.capture.layers.base import Layer, applied_to_ones, products, real, wide_dtype
+from insgd_optax.capture.layers.base import Layer, applied_to_ones, products, real
+from insgd_optax.compat import JaxprEqn, dtype_of, shape_of
 from insgd_optax.layout import Step
+from insgd_optax.numerics import wide_dtype
 from insgd_optax.structures import Signals, Sums
 
 
 def lookup_layer(equation: JaxprEqn) -> Layer | None:
-    """The lookup of whole rows of a table; other slices are no layer."""
+    """The lookup of entries of a table, at one index or several; other slices are no layer."""
     params, shape = equation.params, shape_of(equation.invars[0])
     numbers, sizes = params.get("dimension_numbers"), params["slice_sizes"]
-    batched = numbers.operand_batching_dims if numbers else ()
+    batched = tuple(numbers.operand_batching_dims) if numbers else ()
     table = [axis for axis in range(len(shape)) if axis not in batched]
-    looked_up = [axis for axis in table if sizes[axis] != shape[axis]]
-    # A table has two axes. An index into stacked kernels is a choice of a layer, not an input.
-    if len(table) != 2 or len(looked_up) != 1 or sizes[looked_up[0]] != 1:
+    looked_up = tuple(axis for axis in table if sizes[axis] != shape[axis])
+    if len(table) < 2 or not looked_up or any(sizes[axis] != 1 for axis in looked_up):
         return None
-    (index_axis,), (row_axis,) = looked_up, (axis for axis in table if axis not in looked_up)
-    order = (*batched, index_axis, row_axis)
+    rows = tuple(axis for axis in table if axis not in looked_up)
+    order = (*batched, *looked_up, *rows)
     dtype = wide_dtype(dtype_of(equation.outvars[0]))  # indices have no precision of their own
 
     def look(*indices: ArrayLike) -> LookupInput:
-        return LookupInput(tuple(map(jnp.asarray, indices)), shape, order, params, dtype)
+        arrays = tuple(map(jnp.asarray, indices))
+        return LookupInput(arrays, shape, (batched, looked_up, rows), params, dtype)
 
-    groups, inputs = math.prod(shape[axis] for axis in batched), shape[index_axis]
-    operands = tuple(range(1, len(equation.invars)))
+    groups, inputs, outputs = (
+        math.prod(shape[axis] for axis in axes) for axes in (batched, looked_up, rows)
+    )
+    operands, strides = tuple(range(1, len(equation.invars))), _strides(equation, rows)
     steps: tuple[Step, ...] = (("transpose", order),)
-    matrix = groups, inputs, shape[row_axis]
-    strides = _strides(equation, row_axis)
-    found = equation.primitive.name, 0, operands, steps, *matrix, look
-    return Layer(*found, one_hot=True, strides=strides)
+    found = equation.primitive.name, 0, operands, steps, groups, inputs, outputs, look
+    return Layer(*found, one_hot=True, is_choice=len(rows) > 1, strides=strides)
 
 
-def _strides(equation: JaxprEqn, row_axis: int) -> tuple[int, ...] | None:
-    """The outputs lie along the axis of the result that is the table's row; not known of groups."""
-    numbers, axes = equation.params.get("dimension_numbers"), len(shape_of(equation.outvars[0]))
+def _strides(equation: JaxprEqn, rows: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The outputs lie along the axes of the result that are a row's; not known of groups."""
+    shape, axes = shape_of(equation.invars[0]), len(shape_of(equation.outvars[0]))
+    numbers = equation.params.get("dimension_numbers")
+    sizes = [shape[axis] for axis in rows]
+    of_row = {axis: math.prod(sizes[place + 1 :]) for place, axis in enumerate(rows)}
     if numbers is None:
-        return tuple(int(axis == row_axis) for axis in range(axes))
+        return tuple(of_row.get(axis, 0) for axis in range(axes))
     if numbers.operand_batching_dims:
         return None
-    kept = [axis for axis in range(2) if axis not in numbers.collapsed_slice_dims]
-    along = numbers.offset_dims[kept.index(row_axis)]
-    return tuple(int(axis == along) for axis in range(axes))
+    kept = [axis for axis in range(len(shape)) if axis not in numbers.collapsed_slice_dims]
+    along = {numbers.offset_dims[kept.index(axis)]: of_row[axis] for axis in rows}
+    return tuple(along.get(axis, 0) for axis in range(axes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +64,14 @@ class LookupInput:
     Attributes:
       indices: the operands that say so.
       table: the table's shape.
-      order: its axes as groups, inputs, outputs.
+      axes: which of its axes are groups, which are looked up, and which are a row.
       params: the equation's.
       dtype: that of the sums.
     """
 
     indices: tuple[Array, ...]
     table: tuple[int, ...]
-    order: tuple[int, ...]
+    axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     params: dict[str, Any]
     dtype: Any
 
@@ -75,18 +79,18 @@ class LookupInput:
 
     @property
     def groups(self) -> int:
-        return math.prod(self.table[axis] for axis in self.order[:-2])
+        return math.prod(self.table[axis] for axis in self.axes[0])
 
     @property
     def inputs(self) -> int:
-        return self.table[self.order[-2]]
+        return math.prod(self.table[axis] for axis in self.axes[1])
 
     def sums(self, order: int) -> Sums:
         del order  # of ones and zeros every power is the same
         counts = applied_to_ones(
             self._lookup, self._one_output(self.table), self.indices[0], self.dtype
         )
-        counts = jnp.transpose(counts, self.order).reshape(self.groups, self.inputs)
+        counts = jnp.transpose(counts, sum(self.axes, ())).reshape(self.groups, self.inputs)
         return counts, counts.sum(axis=1)
 
     def row_sums(self, order: int) -> Float[Array, ""]:
@@ -104,7 +108,7 @@ class LookupInput:
         if numbers is None or len(self.table) > 2 or len(numbers.start_index_map) > 1:
             return None
         # The table's own axes are in the result in their order, without the one looked up.
-        place = self.order[-1] if len(numbers.offset_dims) == 2 else 0
+        place = self.axes[2][0] if len(numbers.offset_dims) == 2 else 0
         axis = numbers.offset_dims[place]
         rows = jnp.moveaxis(real(cotangent), axis, -1).reshape(1, -1, cotangent.shape[axis])
         read = self.indices[0].ravel()
@@ -123,8 +127,7 @@ class LookupInput:
         return jnp.broadcast_to(channels, (self.groups, self.inputs))
 
     def _one_output(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        row_axis = self.order[-1]
-        return tuple(1 if axis == row_axis else size for axis, size in enumerate(sizes))
+        return tuple(1 if axis in self.axes[2] else size for axis, size in enumerate(sizes))
 
     def _lookup(self, table: Array) -> Array:
         numbers, sizes = self.params.get("dimension_numbers"), self.params["slice_sizes"]

@@ -1,12 +1,11 @@
 """What differs between versions of JAX, and nowhere else: program equations and their names."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
-from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
-from jax.sharding import PartitionSpec
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal"]
 
@@ -76,26 +75,37 @@ def evaluate(program: Jaxpr, equation: JaxprEqn, operands: Sequence[Any]) -> lis
     return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values.values())
 
 
+def branches_of_platforms(
+    choice: JaxprEqn, branches: Sequence[Callable[..., Any]]
+) -> dict[str, Callable[..., Any]]:
+    """The branches of ``jax.lax.platform_dependent`` by platform; none of another conditional."""
+    found = {}
+    platforms = choice.params.get("branches_platforms") or [()] * len(branches)
+    for names, branch in zip(platforms, branches, strict=True):
+        found |= dict.fromkeys(("default",) if names is None else names, branch)
+    return found
+
+
 def jit_like(equation: JaxprEqn, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``jax.jit`` of a function with the name and the input shardings of a ``jit`` equation."""
+    """``jax.jit`` of a function with the name and the shardings of a ``jit`` equation.
+
+    The function returns the equation's results in a list, and something else.
+    """
     function.__name__ = equation.params.get("name", "jit")
-    shardings = equation.params.get("in_shardings", ())
-    if any(type(sharding).__name__ != "UnspecifiedValue" for sharding in shardings):
-        return jax.jit(function, in_shardings=tuple(shardings))
-    return jax.jit(function)
+    before = tuple(map(_specified, equation.params.get("in_shardings", ())))
+    after = list(map(_specified, equation.params.get("out_shardings", ())))
+    options: dict[str, Any] = {}
+    if any(sharding is not None for sharding in before):
+        options["in_shardings"] = before
+    if any(sharding is not None for sharding in after):
+        options["out_shardings"] = (after, None)
+    return jax.jit(function, **options)
 
 
-def taken(array: Array, at: Any) -> Array:
-    """``array[at]``, on every device where the array is sharded in its type."""
-    if _is_explicit(array):
-        return array.at[at].get(out_sharding=PartitionSpec())
-    return array[at]
+def _specified(sharding: Any) -> Any:
+    return None if type(sharding).__name__ == "UnspecifiedValue" else sharding
 
 
-def everywhere(array: Array) -> Array:
-    """The whole array, on every device where it is sharded in its type."""
-    return jax.sharding.reshard(array, PartitionSpec()) if _is_explicit(array) else array
-
-
-def _is_explicit(array: Array) -> bool:
-    return bool(jax.typeof(array).sharding.mesh.explicit_axes)
+def context_of(equation: JaxprEqn) -> AbstractContextManager[Any]:
+    """The context that an equation was traced in: inside ``auto_axes`` the mesh is another."""
+    return equation.ctx.manager

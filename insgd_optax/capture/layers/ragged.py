@@ -1,0 +1,83 @@
+"""Ragged products: experts, each a matrix for its own stretch of the rows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from insgd_optax.capture.layers.base import Layer, magnitudes, real
+from insgd_optax.compat import JaxprEqn, shape_of
+from insgd_optax.structures import Signals, Sums
+
+# The rows' axis is ragged, the last axis of the rows is contracted, the experts' axis is first.
+PLAIN = (((1,), (1,)), ((), ())), (0,), (0,)
+
+
+def ragged_layer(equation: JaxprEqn) -> Layer | None:
+    """``jax.lax.ragged_dot``; with other axes it is a gradient's product, and no layer."""
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    parts = numbers.dot_dimension_numbers, numbers.lhs_ragged_dimensions
+    dimensions = _tuples((*parts, numbers.rhs_group_dimensions))
+    if dimensions != PLAIN or equation.params.get("group_offset") is not None:
+        return None
+    groups, inputs, outputs = shape_of(equation.invars[1])
+    return Layer("ragged_dot", 1, (0, 2), (), groups, inputs, outputs, RaggedInput)
+
+
+def _tuples(nested: object) -> object:
+    return tuple(map(_tuples, nested)) if isinstance(nested, list | tuple) else nested
+
+
+@dataclasses.dataclass(frozen=True)
+class RaggedInput:
+    """The rows of all experts, one expert's after another's.
+
+    Attributes:
+      x: the rows.
+      sizes: how many of them each expert gets. Rows past the last are nobody's.
+    """
+
+    x: Float[Array, "rows inputs"]
+    sizes: Int[Array, " groups"]
+
+    has_positions = False
+
+    @property
+    def groups(self) -> int:
+        return self.sizes.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.x.shape[1]
+
+    def sums(self, order: int) -> Sums:
+        sums = self._over_rows(magnitudes(self.x, order))
+        return sums, self._over_rows(jnp.ones_like(self.x[:, 0], sums.dtype))
+
+    def first_sums(self) -> Float[Array, "groups inputs"]:
+        return self._over_rows(real(self.x))
+
+    def row_sums(self, order: int) -> Float[Array, "rows 1"]:
+        return magnitudes(self.x, order).sum(axis=1, keepdims=True)
+
+    def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
+        raise TypeError(
+            "the experts of ragged_dot see different numbers of rows, so no second moment is made "
+            "of them: use MeanVariances(), MeanVariance(), Diagonal() or Scalar()"
+        )
+
+    def products_of_rows(self, cotangent: Array) -> None:
+        """None: the pairs of rows of an expert are not known from shapes."""
+
+    def signals(self) -> Signals:
+        raise TypeError("Released() is not defined for ragged_dot: use Scalar()")
+
+    def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
+        return jnp.broadcast_to(channels, (self.groups, self.inputs))
+
+    def _over_rows(self, array: Float[Array, "rows *_"]) -> Float[Array, "groups *_"]:
+        ends = jnp.cumsum(self.sizes)
+        places = jnp.arange(self.x.shape[0], dtype=ends.dtype)
+        expert = jnp.searchsorted(ends, places, side="right")
+        return jax.ops.segment_sum(array, expert, self.groups)

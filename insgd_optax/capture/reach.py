@@ -1,0 +1,136 @@
+"""Reach: through which variables of a program a derivative flows back from its loss.
+
+None flows through ``stop_gradient``, an argmax, or what is returned beside the loss. A use of a
+weight there changes no gradient, so its inputs are not the layer's.
+
+    h = x @ w                 reached
+    best = argmax(h)          not reached: integers
+    target = stop_gradient(x @ w)
+              └─ the product is not reached
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from insgd_optax import compat
+from insgd_optax.capture.primitives import FLAT, PASSING_ON
+from insgd_optax.compat import Jaxpr, JaxprEqn
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """The variables of a program that a derivative flows back through.
+
+    Attributes:
+      variables: those of this program.
+      nested: the same for the programs of an equation, by the equation's place.
+      has_rule: whether a function around the program brings its own derivative. Then every
+        variable counts that the results depend on: the rule may pass a gradient over an operation
+        that has none, as a straight-through estimator does over rounding.
+    """
+
+    variables: frozenset[Any] = frozenset()
+    nested: Mapping[int, tuple["Reach", ...]] = dataclasses.field(default_factory=dict)
+    has_rule: bool = False
+
+    def has_results_of(self, equation: JaxprEqn) -> bool:
+        return any(result in self.variables for result in equation.outvars)
+
+    def inside(self, place: int) -> tuple["Reach", ...]:
+        """The reach in the programs of an equation, if it is itself within reach."""
+        return self.nested.get(place, ())
+
+    def passes_on(self, equation: JaxprEqn) -> bool:
+        """Whether a derivative can flow from the equation's results to its operands."""
+        if self.has_rule:
+            return True
+        flat = equation.primitive.name in FLAT
+        return not flat and any(_is_inexact(result) for result in equation.outvars)
+
+
+def reach_of_loss(jaxpr: Jaxpr) -> Reach:
+    """The reach of a program whose first result is the loss.
+
+    A function to something else than a number, which `explain` may be asked about, is looked at
+    as if a loss were made of all its results.
+    """
+    loss = jaxpr.outvars[:1]
+    is_number = bool(loss) and compat.shape_of(loss[0]) == ()
+    return _reach(jaxpr, loss if is_number else jaxpr.outvars, has_rule=False)
+
+
+def _reach(jaxpr: Jaxpr, results: Iterable[Any], has_rule: bool) -> Reach:
+    """The reach from some of a program's results."""
+    found = {atom for atom in results if _counts(atom, has_rule)}
+    nested: dict[int, tuple[Reach, ...]] = {}
+    reach = Reach(frozenset(), nested, has_rule)
+    for place in reversed(range(len(jaxpr.eqns))):
+        equation = jaxpr.eqns[place]
+        wanted = [result in found for result in equation.outvars]
+        if any(wanted) and reach.passes_on(equation):
+            nested[place], operands = _through(equation, wanted, has_rule)
+            found.update(atom for atom in operands if _counts(atom, has_rule))
+    return dataclasses.replace(reach, variables=frozenset(found))
+
+
+def _through(
+    equation: JaxprEqn, wanted: Sequence[bool], has_rule: bool
+) -> tuple[tuple[Reach, ...], list[Any]]:
+    """The reach inside an equation, and the operands that are reached from its results."""
+    name, operands = equation.primitive.name, list(equation.invars)
+    if name == "scan":
+        return _through_scan(equation, wanted, has_rule)
+    if name == "cond":
+        branches = [compat.as_closed(branch).jaxpr for branch in equation.params["branches"]]
+        inside = tuple(_reach(each, _chosen(each.outvars, wanted), has_rule) for each in branches)
+        used = zip(branches, inside, strict=True)
+        kept = [[atom in reach.variables for atom in each.invars] for each, reach in used]
+        any_branch = [any(each) for each in zip(*kept, strict=True)]
+        index = operands[:1] if has_rule else []
+        return inside, [*index, *_chosen(operands[1:], any_branch)]
+    if compat.is_call(equation):
+        own = name in compat.CUSTOM_RULE
+        called = compat.called_program(equation).jaxpr
+        inside = _reach(called, _chosen(called.outvars, wanted), has_rule or own)
+        reached = [own or atom in inside.variables for atom in called.invars]
+        return (inside,), _chosen(operands, reached)
+    if name in PASSING_ON and len(operands) == len(wanted):
+        return (), _chosen(operands, wanted)
+    return (), operands
+
+
+def _through_scan(
+    equation: JaxprEqn, wanted: Sequence[bool], has_rule: bool
+) -> tuple[tuple[Reach, ...], list[Any]]:
+    """The body of a scan, whose carries are reached from the next iteration too."""
+    body = compat.as_closed(equation.params["jaxpr"]).jaxpr
+    constants, carries = compat.scan_sizes(equation)
+    wanted = list(wanted)
+    while True:
+        inside = _reach(body, _chosen(body.outvars, wanted), has_rule)
+        reached = [atom in inside.variables for atom in body.invars]
+        carried = zip(wanted[:carries], reached[constants : constants + carries], strict=True)
+        after = [*(now or next for now, next in carried), *wanted[carries:]]
+        if after == wanted:
+            break
+        wanted = after
+    # A carry that no iteration reads is still what comes out, where there is no iteration.
+    passed = [False] * constants + wanted[:carries] + [False] * (len(reached) - constants - carries)
+    either = [one or other for one, other in zip(reached, passed, strict=True)]
+    return (inside,), _chosen(equation.invars, either)
+
+
+def _chosen(atoms: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
+    return [atom for atom, is_wanted in zip(atoms, wanted, strict=True) if is_wanted]
+
+
+def _counts(atom: Any, has_rule: bool) -> bool:
+    return not compat.is_literal(atom) and (has_rule or _is_inexact(atom))
+
+
+def _is_inexact(atom: Any) -> bool:
+    dtype = compat.dtype_of(atom)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)

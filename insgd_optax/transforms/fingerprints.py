@@ -1,0 +1,111 @@
+"""Fingerprints: for which leaves a packed state was made.
+
+A packed state is read by position. If a layer is renamed between saving and restoring it, the
+numbers still fit, and belong to other layers. So the state has a number for every leaf, made from
+its path, its shape and its layout where one was given.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Int
+
+from insgd_optax.layout import Layout
+from insgd_optax.trees import named_leaves
+
+
+def fingerprints(
+    leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
+) -> Int[np.ndarray, " leaves"]:
+    """The fingerprint of every leaf in the order of paths; a single zero for no leaves."""
+    found = [_fingerprint(*named, layouts) for named in sorted(leaves, key=lambda named: named[0])]
+    return np.array(found or [0], np.uint32).view(np.int32)
+
+
+def check_fingerprints(
+    kept: Any, leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
+) -> None:
+    """Raises if a state's fingerprints are known and those of other leaves.
+
+    Raises:
+      ValueError: with the paths that the state was not made for.
+    """
+    if _is_known(kept) and not np.array_equal(kept, fingerprints(leaves, layouts)):
+        raise ValueError(_other_leaves(np.ravel(kept), leaves, layouts))
+
+
+def check_state(state: Any, params: Any, *, layouts: Mapping[str, Layout] | None = None) -> None:
+    """Raises if an optimizer's state was made for other parameters than these.
+
+    Statistics are packed in the order of the parameters' paths. A restored state whose sizes fit
+    parameters with other names would be read as that of other layers. Outside of ``jax.jit``
+    every ``update`` looks for that; for a step under ``jax.jit``, call this after restoring.
+
+    >>> import insgd_optax
+    >>> import jax.numpy as jnp
+    >>> state = insgd_optax.insgd().init({"head": jnp.ones((2, 1))})
+    >>> check_state(state, {"head": jnp.ones((2, 1))})
+    >>> check_state(state, {"top": jnp.ones((2, 1))})    # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: The state was made for other parameters: it has none for 'top' of shape (2, 1)...
+
+    Args:
+      state: that of an optimizer of this library, also inside a chain or another wrapper.
+      params: the parameters that it is to be used for.
+      layouts: those that the optimizer was made with, if any.
+
+    Raises:
+      ValueError: with the paths that the state was not made for, if it holds no such state, or
+        under ``jax.jit``, where its numbers are not known.
+    """
+    kept = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if _is_kept(path)]
+    if not kept:
+        raise ValueError("The state holds no fingerprints: it is that of no insgd_optax optimizer.")
+    if not all(map(_is_known, kept)):
+        raise ValueError("check_state compares numbers: call it outside of jax.jit and jax.vmap.")
+    leaves, layouts = named_leaves(params), layouts or {}
+    made_for = np.unique(np.concatenate([np.ravel(each) for each in kept]))
+    if not np.isin(made_for, [*fingerprints(leaves, layouts), 0]).all():
+        raise ValueError(_other_leaves(made_for, leaves, layouts))
+
+
+def _other_leaves(
+    kept: Int[np.ndarray, " _"], leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
+) -> str:
+    new = [
+        f"'{path}' of shape {jnp.shape(leaf)}"
+        for path, leaf in leaves
+        if not np.isin(fingerprints([(path, leaf)], layouts), kept).all()
+    ]
+    listed = ", ".join(new[:4]) + (f" and {len(new) - 4} more" if len(new) > 4 else "")
+    found = f"it has none for {listed}" if new else "it has some for leaves that are not there"
+    return (
+        f"The state was made for other parameters: {found}. Call init() on the parameters that "
+        "the updates are for, with the same layouts, or give the parameters their old names "
+        "before the state is restored."
+    )
+
+
+def _fingerprint(path: str, leaf: Any, layouts: Mapping[str, Layout]) -> int:
+    layout = layouts.get(path)
+    parts = [path, tuple(map(int, jnp.shape(leaf)))]
+    if layout is not None:
+        parts += [layout.steps, layout.matrices]
+    return zlib.crc32(repr(parts).encode())
+
+
+def _is_kept(path: Any) -> bool:
+    """Whether a leaf of a state is its fingerprints, also inside the box of a framework."""
+    return any(getattr(key, "name", None) == "fingerprints" for key in path)
+
+
+def _is_known(array: Any) -> bool:
+    if isinstance(array, Tracer) or not isinstance(array, jax.Array | np.ndarray):
+        return False
+    return isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated

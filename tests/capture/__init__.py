@@ -1,0 +1,1 @@
+"""Tests of the capture: which leaf is a layer's weight, and what its layer saw."""
