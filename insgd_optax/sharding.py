@@ -23,7 +23,7 @@ def on_current_mesh(array: Array) -> Array:
     """The array for use where the code is now, after it was made inside of ``auto_axes``."""
     mesh = jax.sharding.get_abstract_mesh()
     made_on = jax.typeof(array).sharding.mesh
-    if made_on.empty or made_on == mesh:
+    if made_on == mesh or not mesh.explicit_axes:
         return array
     return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))
 
