@@ -1,5 +1,9 @@
 """Input Normalized SGD for JAX: optimizers that look at a layer's input."""
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from insgd_optax.capture.explain import Explanation, LeafReport, explain
 from insgd_optax.capture.gradient_norms import example_gradient_norms
 from insgd_optax.capture.gradients import value_and_grad
@@ -44,6 +48,9 @@ from insgd_optax.transforms.scale_by_input import scale_by_input
 from insgd_optax.transforms.scale_by_insgd import ScaleByInsgdState, scale_by_insgd
 from insgd_optax.transforms.white_inputs import OnWhiteInputsState, on_white_inputs
 
+if TYPE_CHECKING:
+    from insgd_optax import equinox, linen, nnx
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -72,6 +79,7 @@ __all__ = [
     "Structure",
     "balanced_softmax_cross_entropy",
     "effective_number_weights",
+    "equinox",
     "example_gradient_norms",
     "example_weights",
     "explain",
@@ -79,8 +87,10 @@ __all__ = [
     "group_sums",
     "insgd",
     "layer_histories",
+    "linen",
     "log_prior",
     "nlms",
+    "nnx",
     "on_white_inputs",
     "output_gradient_norm",
     "paper",
@@ -96,3 +106,10 @@ __all__ = [
     "track_prototypes",
     "value_and_grad",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Each of these imports a framework, which not everyone has.
+    if name in ("equinox", "linen", "nnx"):
+        return importlib.import_module(f"insgd_optax.{name}")
+    raise AttributeError(f"module 'insgd_optax' has no attribute {name!r}")
