@@ -41,6 +41,7 @@ from insgd_optax.structures import (
     Scalar,
     Structure,
 )
+from insgd_optax.transforms.bind import bind
 from insgd_optax.transforms.layer_history import LayerHistory, layer_histories
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
@@ -78,6 +79,7 @@ __all__ = [
     "ScaleByInsgdState",
     "Structure",
     "balanced_softmax_cross_entropy",
+    "bind",
     "effective_number_weights",
     "equinox",
     "example_gradient_norms",
