@@ -43,6 +43,7 @@ from insgd_optax.structures import (
 )
 from insgd_optax.transforms.bind import bind
 from insgd_optax.transforms.layer_history import LayerHistory, layer_histories
+from insgd_optax.transforms.multi_steps import MultiStepsState, multi_steps
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
 from insgd_optax.transforms.scale_by_input import scale_by_input
@@ -69,6 +70,7 @@ __all__ = [
     "LowRank",
     "MeanVariance",
     "MeanVariances",
+    "MultiStepsState",
     "OnWhiteInputsState",
     "PerExample",
     "PerLayer",
@@ -91,6 +93,7 @@ __all__ = [
     "layer_histories",
     "linen",
     "log_prior",
+    "multi_steps",
     "nlms",
     "nnx",
     "on_white_inputs",
