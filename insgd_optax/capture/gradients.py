@@ -7,7 +7,6 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from insgd_optax.capture.arguments import check_differentiable
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
@@ -107,7 +106,6 @@ def value_and_grad(
 
     @functools.wraps(loss_fn)
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
-        check_differentiable(args, argnums)
         # Without jit some functions (jnp.mean) are compiled as one, and differ in the last bit
         # from the operations that they are traced to. So there the loss itself is run.
         leaves = jax.tree.leaves((args, kwargs))

@@ -41,10 +41,6 @@ HAND_ON: dict[str, Wrapper] = {
     "conditionally_mask": lambda tx: optax.conditionally_mask(tx, lambda step: step >= 0),
     "MultiSteps": lambda tx: optax.MultiSteps(tx, 1),
     "multi_steps": lambda tx: insgd.multi_steps(tx, 1),
-    "freeze_none": lambda tx: optax.transforms.selective_transform(
-        tx, freeze_mask=lambda params: jax.tree.map(lambda _: False, params)
-    ),
-    "schedule_free": lambda tx: optax.contrib.schedule_free(tx, 0.1, b1=0.0),
     "with_extra_args_support": optax.with_extra_args_support,
 }
 
@@ -63,12 +59,8 @@ NEED_BIND: dict[str, Wrapper] = {
 def test_a_wrapper_that_hands_extra_arguments_on_takes_the_steps_of_the_optimizer(name):
     problem, structure = perceptron(), insgd.MeanVariances()
     tx = insgd.insgd(0.1)
-    if name == "schedule_free":  # averages the parameters that it is evaluated at, but not at first
-        expected, _ = train(tx, problem, structure, steps=1)
-        actual, _ = train(HAND_ON[name](tx), problem, structure, steps=1)
-    else:
-        expected, _ = train(tx, problem, structure)
-        actual, _ = train(HAND_ON[name](tx), problem, structure)
+    expected, _ = train(tx, problem, structure)
+    actual, _ = train(HAND_ON[name](tx), problem, structure)
     assert_close(actual, expected)
     assert not jnp.allclose(actual["hidden"]["kernel"], problem.params["hidden"]["kernel"])
 
@@ -100,7 +92,7 @@ def _train_bound(name: str, problem: Problem) -> Any:
     return _single(name, params)
 
 
-@pytest.mark.parametrize("name", NEED_BIND)
+@pytest.mark.parametrize("name", sorted(NEED_BIND.keys() - {"sam"}))  # it moves the parameters
 def test_a_wrapper_that_drops_extra_arguments_takes_the_same_steps_with_them_bound(name):
     problem = perceptron()
     expected, _ = train(insgd.insgd(0.1), problem, insgd.MeanVariances())
@@ -151,11 +143,3 @@ def test_mechanize_learns_a_rate_with_the_history_of_the_optimizer():
     params, state = train(tx, problem, insgd.MeanVariances(), steps=30)
     assert problem.loss_fn(params, problem.batch) < problem.loss_fn(problem.params, problem.batch)
     assert int(state.base_optimizer_state[0].inputs.count) == 30
-
-
-def test_flatten_is_an_error_that_names_it():
-    problem = perceptron()
-    grads, input_stats = problem.stats_of()
-    tx = optax.flatten(insgd.insgd(0.1))
-    with pytest.raises(ValueError, match=r"optax\.flatten"):
-        tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
