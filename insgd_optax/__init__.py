@@ -51,7 +51,9 @@ from insgd_optax.transforms.scale_by_insgd import ScaleByInsgdState, scale_by_in
 from insgd_optax.transforms.white_inputs import OnWhiteInputsState, on_white_inputs
 
 if TYPE_CHECKING:
-    from insgd_optax import equinox, linen, nnx
+    from insgd_optax import equinox as equinox
+    from insgd_optax import linen as linen
+    from insgd_optax import nnx as nnx
 
 __version__ = "0.1.0"
 
@@ -83,7 +85,6 @@ __all__ = [
     "balanced_softmax_cross_entropy",
     "bind",
     "effective_number_weights",
-    "equinox",
     "example_gradient_norms",
     "example_weights",
     "explain",
@@ -91,11 +92,9 @@ __all__ = [
     "group_sums",
     "insgd",
     "layer_histories",
-    "linen",
     "log_prior",
     "multi_steps",
     "nlms",
-    "nnx",
     "on_white_inputs",
     "output_gradient_norm",
     "paper",
