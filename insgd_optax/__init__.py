@@ -1,5 +1,9 @@
 """Input Normalized SGD for JAX: optimizers that look at a layer's input."""
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from insgd_optax.capture.gradient_norms import example_gradient_norms
 from insgd_optax.capture.gradients import value_and_grad
 from insgd_optax.capture.per_example import PerExample
@@ -37,13 +41,20 @@ from insgd_optax.structures import (
     Scalar,
     Structure,
 )
+from insgd_optax.transforms.bind import bind
 from insgd_optax.transforms.fingerprints import check_state
 from insgd_optax.transforms.layer_history import LayerHistory, layer_histories
+from insgd_optax.transforms.multi_steps import MultiStepsState, multi_steps
 from insgd_optax.transforms.normalizer import ScaleByInputState
 from insgd_optax.transforms.relative_step import relative_step
 from insgd_optax.transforms.scale_by_input import scale_by_input
 from insgd_optax.transforms.scale_by_insgd import ScaleByInsgdState, scale_by_insgd
 from insgd_optax.transforms.white_inputs import OnWhiteInputsState, on_white_inputs
+
+if TYPE_CHECKING:
+    from insgd_optax import equinox as equinox
+    from insgd_optax import linen as linen
+    from insgd_optax import nnx as nnx
 
 __version__ = "0.1.0"
 
@@ -62,6 +73,7 @@ __all__ = [
     "LowRank",
     "MeanVariance",
     "MeanVariances",
+    "MultiStepsState",
     "OnWhiteInputsState",
     "PerExample",
     "PerLayer",
@@ -72,6 +84,7 @@ __all__ = [
     "ScaleByInsgdState",
     "Structure",
     "balanced_softmax_cross_entropy",
+    "bind",
     "check_state",
     "effective_number_weights",
     "example_gradient_norms",
@@ -82,6 +95,7 @@ __all__ = [
     "insgd",
     "layer_histories",
     "log_prior",
+    "multi_steps",
     "nlms",
     "on_white_inputs",
     "output_gradient_norm",
@@ -98,3 +112,10 @@ __all__ = [
     "track_prototypes",
     "value_and_grad",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Each of these imports a framework, which not everyone has.
+    if name in ("equinox", "linen", "nnx"):
+        return importlib.import_module(f"insgd_optax.{name}")
+    raise AttributeError(f"module 'insgd_optax' has no attribute {name!r}")

@@ -12,22 +12,15 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from insgd_optax.capture.arguments import is_array, positions
 
-NNX_RECIPE = """Give the loss the parameters, the other variables and the batch as arguments:
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+NNX_RECIPE = """Modules have an entry that keeps what the loss changes in them:
+    loss, grads, input_stats = insgd_optax.nnx.value_and_grad(loss_fn)(model, batch)
+or give the loss the parameters, the other variables and the batch as arguments:
+    graph, params, rest = nnx.split(model, nnx.Param, ...)"""
 
-    def loss_fn(params, rest, batch):
-        model = nnx.merge(graph, params, rest, copy=True)
-        ...
-        return loss, nnx.state(model, nnx.Not(nnx.Param))
-
-    grad_fn = insgd_optax.value_and_grad(loss_fn, has_aux=True, batch_argnums=2)"""
-
-EQUINOX_RECIPE = """Give the loss the arrays of the model as an argument:
-    params, static = eqx.partition(model, eqx.is_inexact_array)
-
-    def loss_fn(params, batch):
-        model = eqx.combine(params, static)
-        ..."""
+EQUINOX_RECIPE = """Modules have an entry that differentiates their arrays alone:
+    loss, grads, input_stats = insgd_optax.equinox.value_and_grad(loss_fn)(model, batch)
+or give the loss the arrays of the model as an argument:
+    params, static = eqx.partition(model, eqx.is_inexact_array)"""
 
 RECIPE = """Put what is trained into an argument by itself, and say with argnums which one that is:
     value_and_grad(loss_fn, argnums=...)"""

@@ -15,8 +15,9 @@ RECIPE = """Get the statistics with the gradient and pass them on:
     grad_fn = insgd_optax.value_and_grad({arguments})
     loss, grads, input_stats = grad_fn(params, batch)
     updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
-A wrapper that drops extra arguments (optax.contrib.sam, optax.lookahead, Flax's
-TrainState.apply_gradients) loses them: call the optimizer's own update."""
+Some wrappers drop extra arguments (optax.contrib.sam, optax.lookahead): give them
+insgd_optax.bind(optimizer, input_stats=input_stats). So does the TrainState of Flax:
+insgd_optax.linen.TrainState has an apply_gradients that takes input_stats."""
 
 
 def match_statistics(
@@ -116,9 +117,12 @@ def _check_is_for(path: str, leaf: Any, moments: InputMoments, structure: Struct
     if moments.structure != structure:
         raise ValueError(
             f"The statistics of '{path}' of shape {jnp.shape(leaf)} were captured for "
-            f"{moments.structure}, but the transformation is for {structure}. Call "
-            f"value_and_grad(..., structure=insgd_optax.{structure}), or make the transformation "
-            f"for insgd_optax.{moments.structure}."
+            f"{moments.structure}, but the transformation is for {structure}. Say the same in "
+            "both calls: either in\n"
+            f"    value_and_grad(loss_fn, structure=insgd_optax.{structure})\n"
+            "where they are captured, or in\n"
+            f"    insgd(..., structure=insgd_optax.{moments.structure})\n"
+            "or whichever call made the transformation. Without structure= both have the same."
         )
     if moments.per_example is not None:
         raise ValueError(
