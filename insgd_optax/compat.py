@@ -1,6 +1,6 @@
 """What differs between versions of JAX, and nowhere else: program equations and their names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -55,24 +55,33 @@ def dtype_of(atom: Any) -> Any:
 
 
 def evaluate(program: Jaxpr, equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    """The results of a program's equation, with the name stack and context it was traced with.
+    """The results of a program's equation, with the name stack and context it was traced with."""
+    pairs = zip(equation.invars, operands, strict=True)
+    values = {atom: operand for atom, operand in pairs if not is_literal(atom)}
+    return list(evaluate_all(program, [equation], values).values())
 
-    It runs as a program of its own: how a primitive is bound has changed more often than how a
-    program is run.
+
+def evaluate_all(
+    program: Jaxpr, equations: Sequence[JaxprEqn], values: Mapping[Any, Any]
+) -> dict[Any, Any]:
+    """What some of a program's equations make of these values, by variable.
+
+    They run as a program: how a primitive is bound has changed more often than how a program is
+    run.
     """
-    values = {}
-    for atom, operand in zip(equation.invars, operands, strict=True):
-        if not is_literal(atom):
-            values[atom] = operand
-    alone = program.replace(
+    made = [variable for equation in equations for variable in equation.outvars]
+    atoms = [atom for equation in equations for atom in equation.invars if not is_literal(atom)]
+    free = list(dict.fromkeys(atom for atom in atoms if atom not in set(made)))
+    part = program.replace(
         constvars=[],
-        invars=list(values),
-        outvars=equation.outvars,
-        eqns=[equation],
-        effects=equation.effects,
+        invars=free,
+        outvars=made,
+        eqns=list(equations),
+        effects=frozenset().union(*(equation.effects for equation in equations)),
         debug_info=program.debug_info._replace(arg_names=None, result_paths=None),
     )
-    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values.values())
+    results = jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[variable] for variable in free))
+    return dict(zip(made, results, strict=True))
 
 
 def branches_of_platforms(

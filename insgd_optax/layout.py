@@ -61,14 +61,14 @@ class Layout:
         """Takes an array of the leaf's shape apart into the matrices of its layer."""
         for step in self.steps:
             leaf = apply_step(step, leaf)
-        return leaf.reshape(self.matrices)
+        return jax.lax.reshape(leaf, self.matrices)
 
     def merge(self, matrices: Float[Array, "groups inputs outputs"]) -> Float[Array, "..."]:
         """The inverse of `split`."""
         shapes = [self.shape]
         for step in self.steps:
             shapes.append(shape_after(step, shapes[-1]))
-        leaf = matrices.reshape(shapes[-1])
+        leaf = jax.lax.reshape(matrices, shapes[-1])
         for step, before in zip(reversed(self.steps), reversed(shapes[:-1]), strict=True):
             leaf = _undo_step(step, leaf, before)
         return leaf

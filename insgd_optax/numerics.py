@@ -41,6 +41,11 @@ def one_by_one(
     return jax.lax.platform_dependent(matrices, *settings, cpu=one_by_one, default=at_once)
 
 
+def as_dtype(array: Array, dtype: Any) -> Array:
+    """The array in a dtype. A cast that changes nothing takes time to trace all the same."""
+    return array if array.dtype == dtype else array.astype(dtype)
+
+
 def wide_dtype(dtype: Any) -> Any:
     """The precision of sums: float32, or float64 for float64."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32

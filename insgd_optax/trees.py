@@ -9,6 +9,7 @@ from jax.tree_util import GetAttrKey, KeyEntry
 from jaxtyping import Array, Bool
 
 from insgd_optax.layout import Layout
+from insgd_optax.numerics import as_dtype
 from insgd_optax.sharding import everywhere
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def split_leaves(tree: Any, layouts: Mapping[str, Layout], dtype: Any) -> dict[s
     for path, leaf in named_leaves(tree):
         if path in layouts:
             wide = leaf.dtype if jnp.iscomplexobj(leaf) else dtype
-            split[path] = layouts[path].split(leaf.astype(wide))
+            split[path] = layouts[path].split(as_dtype(leaf, wide))
     return split
 
 
@@ -66,7 +67,7 @@ def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str
             if leaf.dtype == jnp.float16:  # a small power would take it past the largest number
                 largest = float(jnp.finfo(jnp.float16).max)
                 whole = jnp.clip(whole, -largest, largest)
-            leaf = whole.astype(leaf.dtype)
+            leaf = as_dtype(whole, leaf.dtype)
         leaves.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 

@@ -8,6 +8,7 @@ inside is run once more, for the statistics alone.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,27 +64,42 @@ class Interpreter:
         def read(atom: Any) -> Any:
             return atom.val if compat.is_literal(atom) else values[atom]
 
+        def operands(place: int) -> list[Any]:
+            return [read(atom) for atom in jaxpr.eqns[place].invars]
+
         found: Found = {}
-        for place, equation in enumerate(jaxpr.eqns):
-            if self.silent and not equation.outvars:
-                continue
-            operands = [read(atom) for atom in equation.invars]
-            if place in program.inner:
-                rebuild = _kind_of(equation)
-                with compat.context_of(equation):
-                    results, sums = rebuild(self, equation, program.inner[place], operands)
-            else:
-                use = program.uses.get(place)
-                evaluate = functools.partial(compat.evaluate, jaxpr, equation)
-                if use and self.rewire:
-                    evaluate = self.rewire(evaluate, use)
-                results = evaluate(operands)
-                with compat.context_of(equation):
-                    sums = self.observe(use, operands) if use else None
-            values.update(zip(equation.outvars, results, strict=True))
-            if sums:
-                found = added(found, jax.tree.map(on_current_mesh, sums))
+        places = [n for n, each in enumerate(jaxpr.eqns) if each.outvars or not self.silent]
+        for apart, stretch in itertools.groupby(places, lambda n: self._stands_apart(program, n)):
+            together = list(stretch)
+            if not apart:
+                equations = [jaxpr.eqns[place] for place in together]
+                values |= compat.evaluate_all(jaxpr, equations, values)
+            for place in together:
+                sums = None
+                if apart:
+                    results, sums = self._apart(program, place, operands(place))
+                    values.update(zip(jaxpr.eqns[place].outvars, results, strict=True))
+                if use := program.uses.get(place):
+                    with compat.context_of(jaxpr.eqns[place]):
+                        sums = self.observe(use, operands(place))
+                if sums:
+                    found = added(found, jax.tree.map(on_current_mesh, sums))
         return [read(atom) for atom in jaxpr.outvars], found
+
+    def _stands_apart(self, program: Program, place: int) -> bool:
+        """Whether an equation is not run as it is, in one stretch with its neighbours."""
+        return place in program.inner or (bool(self.rewire) and place in program.uses)
+
+    def _apart(self, program: Program, place: int, operands: Sequence[Any]) -> Results:
+        """An equation that is built again around its program, or rewired."""
+        jaxpr, equation = program.closed.jaxpr, program.closed.jaxpr.eqns[place]
+        if place in program.inner:
+            with compat.context_of(equation):
+                return _kind_of(equation)(self, equation, program.inner[place], operands)
+        evaluate = functools.partial(compat.evaluate, jaxpr, equation)
+        if self.rewire:
+            evaluate = self.rewire(evaluate, program.uses[place])
+        return evaluate(operands), {}
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""

@@ -4,15 +4,18 @@ All leaves are brought up to date together. A few operations on two vectors comp
 faster than a few operations for each leaf, of which there can be hundreds.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
+from insgd_optax.numerics import as_dtype
 from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.capacity import Room, room_for
@@ -100,6 +103,7 @@ def pack(
     Raises:
       ValueError: if a leaf's slot is smaller than its layer needs.
     """
+    zeros = functools.cache(lambda size: jnp.zeros(size, dtype))  # most leaves want as many
     sums, count, group_of = [], [], []
     for path, slot in slots.items():
         moments = matched[path]
@@ -109,15 +113,15 @@ def pack(
             _check_room(path, slot, moments)
             used, members = moments.sums.size, np.arange(moments.count.size)
             owner[:used] += np.repeat(members, used // max(1, members.size))
-            sums.append(moments.sums.ravel().astype(dtype))
-            count.append(moments.count.astype(dtype))
+            sums.append(as_dtype(jax.lax.reshape(moments.sums, (used,)), dtype))
+            count.append(as_dtype(moments.count, dtype))
             numbers, groups = numbers - used, groups - moments.count.size
-        sums += [jnp.zeros(numbers, dtype)] if numbers else []
-        count += [jnp.zeros(groups, dtype)] if groups else []
+        sums += [zeros(numbers)] if numbers else []
+        count += [zeros(groups)] if groups else []
         group_of.append(owner)
     numbers, groups, _ = totals(slots)
-    sums.append(jnp.zeros(numbers - sum(part.size for part in sums), dtype))
-    count.append(jnp.zeros(groups - sum(part.size for part in count), dtype))
+    sums.append(zeros(numbers - sum(part.size for part in sums)))
+    count.append(zeros(groups - sum(part.size for part in count)))
     group_of.append(np.zeros(numbers - sum(part.size for part in group_of), np.int32))
     return Batch(jnp.concatenate(sums), jnp.concatenate(count), np.concatenate(group_of))
 

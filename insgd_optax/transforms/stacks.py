@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, UInt
 
 from insgd_optax.moments import InputMoments
 
@@ -26,7 +26,7 @@ class Stack(NamedTuple):
     """
 
     whole: Any
-    places: Mapping[str, Int[Array, ""]]
+    places: Mapping[str, UInt[Array, ""]]
 
 
 def kind_of(path: str, moments: InputMoments | None, leaves: Mapping[str, Array]) -> Hashable:
@@ -47,7 +47,7 @@ def kind_of(path: str, moments: InputMoments | None, leaves: Mapping[str, Array]
 def stacked(whole: Any, groups: Mapping[str, int]) -> Stack:
     """The arrays of layers with so many groups each."""
     starts = np.cumsum([0, *groups.values()])
-    return Stack(whole, {path: jnp.int32(at) for path, at in zip(groups, starts, strict=False)})
+    return Stack(whole, {path: jnp.uint32(at) for path, at in zip(groups, starts, strict=False)})
 
 
 def lone_stacks(leaves: Mapping[str, Array], layers: Mapping[str, InputMoments]) -> list[Stack]:

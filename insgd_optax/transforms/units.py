@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from insgd_optax.layout import Layout
 from insgd_optax.structures import Structure
@@ -45,7 +45,7 @@ class Units:
     parts: Sequence[Sequence[str]]
     layouts: Mapping[str, Layout]
     at: Int[np.ndarray, " groups"]
-    places: Mapping[str, Int[Array, ""]]
+    places: Mapping[str, UInt[Array, ""]]
     seen: Bool[Array, " groups"]
     structure: Structure | None
     factor: Factor | None
@@ -107,7 +107,7 @@ def _units(stack: Stack, observed: Observed, leaves: Mapping[str, Array]) -> Uni
     layouts = {path: Layout.pooled(leaves[path].shape) for path in paths}
     if found:
         structure = found[0].kept
-        seen = jnp.concatenate([moments.count > 0 for moments in found])
+        seen = jnp.concatenate([moments.count for moments in found]) > 0
         layouts = {path: moments.layout for path, moments in zip(paths, found, strict=True)}
         biases = [moments.bias for moments in found]
         if all(bias is not None and bias.path in leaves for bias in biases):

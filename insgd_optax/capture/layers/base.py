@@ -6,10 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Step
-from insgd_optax.numerics import wide_dtype
+from insgd_optax.numerics import as_dtype, wide_dtype
 from insgd_optax.structures import LayerInput
 
 
@@ -65,13 +66,25 @@ def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
         return jnp.abs(array)
     if jnp.iscomplexobj(array):
         return jnp.square(jnp.real(array)) + jnp.square(jnp.imag(array))
-    return jnp.square(array)
+    return array * array
 
 
 def wide(array: Array) -> Array:
     """The numbers of an input in float32, or in float64 for float64, apart from the gradient."""
     array = jax.lax.stop_gradient(array)
-    return array if jnp.iscomplexobj(array) else array.astype(wide_dtype(array.dtype))
+    dtype = array.dtype if jnp.iscomplexobj(array) else wide_dtype(array.dtype)
+    return as_dtype(array, dtype)
+
+
+def summed(array: Array, axes: tuple[int, ...], leading: int) -> Array:
+    """The array with its axes in another order, summed over some that then come first.
+
+    Traced once a layer: functions of `jax.lax` take a fraction of the time of `jax.numpy`'s.
+    """
+    if axes != tuple(range(array.ndim)):
+        array = jax.lax.transpose(array, axes)
+    zero = np.zeros((), array.dtype)
+    return jax.lax.reduce(array, zero, jax.lax.add, range(leading)) if leading else array
 
 
 def real(array: Array) -> Float[Array, "..."]:

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.layers.base import Layer, magnitudes, products, real, wide
+from insgd_optax.capture.layers.base import Layer, magnitudes, products, real, summed, wide
 from insgd_optax.capture.layers.sampling import drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
@@ -88,9 +89,7 @@ class DotInput:
         return tuple(axis for axis in range(self.x.ndim) if axis not in kept)
 
     def sums(self, order: int) -> Sums:
-        axes = (*self.row_axes, *self.group_axes, *self.input_axes)
-        powers = jnp.transpose(magnitudes(self.x, order), axes)
-        sums = powers.sum(axis=range(len(self.row_axes))).reshape(self.groups, self.inputs)
+        sums = self._over_rows(magnitudes(self.x, order))
         rows = math.prod(self.x.shape[axis] for axis in self.row_axes)
         return sums, jnp.full(self.groups, rows, sums.dtype)
 
@@ -104,9 +103,12 @@ class DotInput:
         return per_row.reshape(*groups, *before, *rows, *after)
 
     def first_sums(self) -> Float[Array, "groups inputs"]:
+        return self._over_rows(real(self.x))
+
+    def _over_rows(self, array: Array) -> Float[Array, "groups inputs"]:
         axes = (*self.row_axes, *self.group_axes, *self.input_axes)
-        sums = jnp.transpose(real(self.x), axes).sum(axis=range(len(self.row_axes)))
-        return sums.reshape(self.groups, self.inputs)
+        sums = summed(array, axes, len(self.row_axes))
+        return jax.lax.reshape(sums, (self.groups, self.inputs))
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         total = math.prod(self.x.shape[axis] for axis in self.row_axes)
