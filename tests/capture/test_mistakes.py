@@ -51,7 +51,9 @@ LAYERS = {
 def test_an_nnx_model_with_more_than_parameters_is_an_error_with_the_recipe(of, held: str):
     with pytest.raises(TypeError) as error:
         of(nnx_loss)(Net(LAYERS[held]), X)
-    assert_says(error, "Argument 0", "Net", held, "nnx.split", "insgd_optax.nnx.value_and_grad(loss_fn)")
+    assert_says(
+        error, "Argument 0", "Net", held, "nnx.split", "insgd_optax.nnx.value_and_grad(loss_fn)"
+    )
 
 
 def test_a_whole_nnx_state_is_an_error_with_the_recipe():
