@@ -1,9 +1,11 @@
 """Optimizers: ready chains of the library's parts and optax's."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from insgd_optax.groups import track_groups
 from insgd_optax.layout import Layout
@@ -120,18 +122,39 @@ def _is_off(setting: object) -> bool:
     return isinstance(setting, int | float) and setting == 0
 
 
+class ScheduledDecayState(NamedTuple):
+    """State of a weight decay with a schedule.
+
+    Attributes:
+      count: updates so far; shape (), int32.
+      inner: that of ``optax.add_decayed_weights``, for its mask.
+    """
+
+    count: Int[Array, ""]
+    inner: optax.OptState
+
+
 def decayed_weights(
     weight_decay: optax.ScalarOrSchedule, mask: Any = None
 ) -> optax.GradientTransformation:
-    """Weight decay, or the identity at 0; a schedule of it keeps the updates' dtype."""
+    """Weight decay, or the identity at 0; a schedule of it keeps the updates' dtype.
+
+    A schedule is counted here: ``optax.add_decayed_weights`` stays at its first value in Optax
+    0.2.6, and gives float32, which would widen updates of half precision.
+    """
     if _is_off(weight_decay):
         return optax.identity()
-    decayed = optax.add_decayed_weights(weight_decay, mask)
     if not callable(weight_decay):
-        return decayed
-    # A schedule gives float32, which would widen updates of half precision.
-    return optax.chain(decayed, optax.stateless(_cast_like))
+        return optax.add_decayed_weights(weight_decay, mask)
 
+    def init_fn(params: optax.Params) -> ScheduledDecayState:
+        inner = optax.add_decayed_weights(0.0, mask).init(params)
+        return ScheduledDecayState(jnp.zeros([], jnp.int32), inner)
 
-def _cast_like(updates: Any, params: Any) -> Any:
-    return optax.tree.cast_like(updates, params)
+    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, ScheduledDecayState]:
+        decayed = optax.add_decayed_weights(weight_decay(state.count), mask)
+        changed, inner = decayed.update(updates, state.inner, params)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return optax.tree.cast_like(changed, updates), ScheduledDecayState(count, inner)
+
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
@@ -15,7 +16,7 @@ from insgd_optax.transforms.lengths import GradientHistory, factors, with_batch
 from insgd_optax.transforms.matching import NO_PARAMS
 from insgd_optax.transforms.normalizer import History, ScaleByInputState, kept_unless
 from insgd_optax.transforms.scale_by_input import check_decay
-from insgd_optax.transforms.units import sizes_of, units_of
+from insgd_optax.transforms.units import Parts, sizes_of, units_of
 from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, where_all
 
 
@@ -170,14 +171,9 @@ def scale_by_insgd(
 
         moved, steps = {}, {}
         for each, direction in zip(units, directions, strict=True):
-            scale, shrink = multiplied_by[each.at].T[:, :, None, None]
             old = each.stacked(buffer)
-            new = [
-                jnp.where(finite, momentum * m + u, m) for m, u in zip(old, direction, strict=True)
-            ]
-            ahead = new
-            if nesterov:  # u + momentum * new, without u: it would be computed twice
-                ahead = [(1 + momentum) * n - momentum * m for n, m in zip(new, old, strict=True)]
+            new, ahead = _with_momentum(old, direction, finite, momentum, nesterov)
+            scale, shrink = multiplied_by[each.at].T[:, :, None, None]
             both = zip(ahead, each.stacked(weights), strict=True)
             moved |= each.opened(new)
             steps |= each.opened([scale * u + shrink * weight for u, weight in both])
@@ -189,3 +185,15 @@ def scale_by_insgd(
         return merged_leaves(updates, steps, layouts), after
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _with_momentum(
+    old: Parts, directions: Parts, finite: Bool[Array, ""], momentum: Number, nesterov: bool
+) -> tuple[Parts, Parts]:
+    """The new momentum, and what is stepped along."""
+    pairs = list(zip(old, directions, strict=True))
+    new = [jnp.where(finite, momentum * m + u, m) for m, u in pairs]
+    if not nesterov:
+        return new, new
+    # u + momentum * new, without u: it would be computed twice.
+    return new, [(1 + momentum) * n - momentum * m for n, m in zip(new, old, strict=True)]
