@@ -39,7 +39,7 @@ def _scanned(x: Any) -> Any:
     return lax.scan(lambda c, row: (c + row, row), x[0], x)
 
 
-# What is traced, the names that its equation may have, the parameters that are read.
+# An equation to trace, the names it may have, and the parameters that are read from it.
 EQUATIONS: dict[str, tuple[Callable[[], Any], frozenset[str] | set[str], str]] = {
     "jit": (lambda: jax.jit(jnp.cos)(X), compat.JIT, "jaxpr name in_shardings"),
     "remat": (lambda: jax.checkpoint(jnp.cos)(X), compat.REMAT, "jaxpr prevent_cse policy"),

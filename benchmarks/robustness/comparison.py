@@ -124,7 +124,7 @@ class Tally(NamedTuple):
 
     @property
     def within(self) -> float:
-        """The share of cases that are no loss."""
+        """The share of cases that are not lost."""
         return (self.wins + self.ties) / self.cases if self.cases else 0.0
 
 

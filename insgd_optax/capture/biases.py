@@ -39,7 +39,7 @@ class Sum:
 
 @dataclasses.dataclass
 class Walk:
-    """What the walk has met.
+    """The layers and additions found so far.
 
     Attributes:
       sums: the sum that a layer's result is in.
