@@ -152,7 +152,7 @@ def decayed_weights(
         return ScheduledDecayState(jnp.zeros([], jnp.int32), inner)
 
     def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, ScheduledDecayState]:
-        decayed = optax.add_decayed_weights(weight_decay(state.count), mask)
+        decayed = optax.add_decayed_weights(jnp.asarray(weight_decay(state.count)), mask)
         changed, inner = decayed.update(updates, state.inner, params)
         count = jnp.asarray(optax.safe_increment(state.count))
         return optax.tree.cast_like(changed, updates), ScheduledDecayState(count, inner)

@@ -37,10 +37,10 @@ def _problem(dtype: str = "float64") -> tuple[Any, Any]:
 
 def _steps(tx: Any, structure: Any, batches: Any, params: Any) -> Any:
     grad_fn = jax.jit(insgd.value_and_grad(_loss, structure=structure))
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for x in batches:
         _, grads, stats = grad_fn(params, x)
-        updates, state = tx.update(grads, state, params, input_stats=stats)
+        updates, state = update(grads, state, params, input_stats=stats)
         params = optax.apply_updates(params, updates)
     return params
 
