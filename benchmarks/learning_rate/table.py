@@ -1,10 +1,10 @@
 """The tables of the benchmark and what follows from them, as markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from benchmarks.learning_rate.contenders import DEFAULT_RATE, OURS, PEERS
 from benchmarks.learning_rate.sweep import RATES, SCALES, Accuracies
@@ -41,7 +41,7 @@ def markdown(nets: Nets, paper: Mapping[str, Float[np.ndarray, "seeds"]]) -> str
 
 def _sweep_table(nets: Nets) -> str:
     names = list(next(iter(nets.values())))
-    header = ["net", "scale of the inputs", *names, f"{OURS} at {DEFAULT_RATE:g}"]
+    header = ["net", "scale of the inputs", *names, f"{OURS} at {RATES[DEFAULT]:.2g}"]
     rows = [
         [net, f"{scale:g}", *_cells(found, place)]
         for net, found in nets.items()
@@ -63,10 +63,12 @@ def _derived(nets: Nets) -> list[str]:
         for name in names
     )
     own, peers = _shortfalls(nets)
-    default = f"- The largest shortfall of {OURS} at {DEFAULT_RATE:g}"
+    default = f"- The largest shortfall of {OURS} at {RATES[DEFAULT]:.2g}"
     return [
         f"- Decades that the best learning rate moves over the scales of the inputs"
         f" ({' and '.join(nets)}): {', '.join(moves)}.",
+        _widths(nets, "within a point of its best", lambda means: means >= means.max() - 1),
+        _widths(nets, "above 90 %", lambda means: means > 90),
         f"{default} against its own best learning rate: {_largest(own)}.",
         f"{default} against the best peer at its best learning rate: {_largest(peers)}.",
     ]
@@ -76,6 +78,32 @@ def _decades(accuracies: Accuracies) -> str:
     found = [best(one_scale) for one_scale in accuracies]
     rates = np.log10([RATES[one.place] for one in found])
     return f"{'≥ ' * any(one.at_an_edge for one in found)}{np.ptp(rates):.1f}"
+
+
+def _widths(nets: Nets, what: str, good: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Over how many decades of learning rates in a row an optimizer is good, at its worst scale."""
+    names = list(next(iter(nets.values())))
+    each = (
+        f"{name} "
+        + " and ".join(
+            f"{min(_longest_run(good(one.mean(axis=-1))) for one in found[name]):.1f}"
+            for found in nets.values()
+        )
+        for name in names
+    )
+    return (
+        f"- Decades of learning rates in a row that are {what}, at the scale where they are fewest"
+        f" ({' and '.join(nets)}): {', '.join(each)}."
+    )
+
+
+def _longest_run(good: Bool[np.ndarray, "rates"]) -> float:
+    """In decades, from the first rate to the last; 0 for one rate or none."""
+    lengths, length = [0], 0
+    for one in good:
+        length = length + 1 if one else 0
+        lengths.append(length)
+    return max(0, max(lengths) - 1) * float(np.log10(RATES[1] / RATES[0]))
 
 
 def _shortfalls(nets: Nets) -> tuple[dict[str, float], dict[str, float]]:
