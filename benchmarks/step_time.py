@@ -12,7 +12,7 @@ kfac-jax is not among them: its version 0.0.8 does not import on jax 0.10.2.
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,15 @@ def temporary_bytes(compiled: Any) -> int | None:
     return getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
 
 
-def measure(workload: Workload, rounds: int, steps: int) -> dict[str, Costs]:
-    """What every contender costs, by name."""
+def measure(
+    workload: Workload, rounds: int, steps: int, optimizers: Sequence[str] = ()
+) -> dict[str, Costs]:
+    """What contenders cost, by name: all of them, or SGD, Adam and those that are named."""
+    named = {"SGD", "Adam", *optimizers}
     runners = {
-        name: Runner(contender, workload) for name, contender in contenders(workload).items()
+        name: Runner(contender, workload)
+        for name, contender in contenders(workload).items()
+        if not optimizers or name in named
     }
     for _ in range(min(rounds, COMPILATIONS)):
         for runner in runners.values():
@@ -114,6 +119,7 @@ def parsed() -> argparse.Namespace:
         "hold equally many refreshes of Full",
     )
     parser.add_argument("--only", default="", help="only workloads with this in their name")
+    parser.add_argument("--optimizers", nargs="+", default=[], help="beside SGD and Adam")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="a directory")
     return parser.parse_args()
 
@@ -123,7 +129,9 @@ def main() -> None:
     settings = {"rounds": options.rounds, "steps": options.steps, "warm_up": WARM_UP}
     measured: dict[str, dict[str, Costs]] = {}
     for workload in workloads(options.only):
-        measured[workload.name] = measure(workload, options.rounds, options.steps)
+        measured[workload.name] = measure(
+            workload, options.rounds, options.steps, options.optimizers
+        )
         print_table(workload.name, measured[workload.name])
         # After every workload, so that what stops a later one leaves the numbers of an hour.
         write_report(options.out, machine(), settings, measured)
