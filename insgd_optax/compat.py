@@ -69,13 +69,13 @@ def evaluate_all(
     They run as a program: how a primitive is bound has changed more often than how a program is
     run.
     """
-    made = [variable for equation in equations for variable in equation.outvars]
+    made = dict.fromkeys(variable for equation in equations for variable in equation.outvars)
     atoms = [atom for equation in equations for atom in equation.invars if not is_literal(atom)]
-    free = list(dict.fromkeys(atom for atom in atoms if atom not in set(made)))
+    free = list(dict.fromkeys(atom for atom in atoms if atom not in made))
     part = program.replace(
         constvars=[],
         invars=free,
-        outvars=made,
+        outvars=list(made),
         eqns=list(equations),
         effects=frozenset().union(*(equation.effects for equation in equations)),
         debug_info=program.debug_info._replace(arg_names=None, result_paths=None),

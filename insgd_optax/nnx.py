@@ -9,9 +9,9 @@ import jax
 from flax import nnx
 
 from insgd_optax.capture import gradients
+from insgd_optax.capture.arguments import positions
 from insgd_optax.capture.gradients import InputStats
 from insgd_optax.capture.per_example import PerExample
-from insgd_optax.capture.tracing import positions
 from insgd_optax.structures import MeanVariances, Structure
 
 CONTEXT = "insgd_optax"

@@ -34,11 +34,11 @@ def one_by_one(
     """
     alone = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
 
-    def one_by_one(matrices: Array, *settings: Array) -> Array:
+    def in_turn(matrices: Array, *settings: Array) -> Array:
         return jax.lax.map(lambda matrix: alone(matrix, *settings), matrices)
 
     at_once = jax.vmap(function, in_axes=(0, *(None for _ in settings)))
-    return jax.lax.platform_dependent(matrices, *settings, cpu=one_by_one, default=at_once)
+    return jax.lax.platform_dependent(matrices, *settings, cpu=in_turn, default=at_once)
 
 
 def as_dtype(array: Array, dtype: Any) -> Array:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from insgd_optax.groups import track_groups
 from insgd_optax.layout import Layout
-from insgd_optax.settings import Number
+from insgd_optax.settings import Number, is_off
 from insgd_optax.structures import MeanVariances, Structure
 from insgd_optax.transforms.scale_by_input import scale_by_input
 from insgd_optax.transforms.scale_by_insgd import scale_by_insgd
@@ -88,7 +88,7 @@ def insgd(
       Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
     """
     normalize = {"structure": structure, "decay": decay, "eps": eps, "guard": guard}
-    if _is_off(relative):
+    if is_off(relative):
         steps = [scale_by_input(**normalize, layouts=layouts), heavy_ball(momentum, nesterov)]
     else:
         steps = [
@@ -112,14 +112,9 @@ def insgd(
 
 def heavy_ball(momentum: Number | None, nesterov: bool = False) -> optax.GradientTransformation:
     """Heavy-ball or Nesterov momentum, or the identity (and no buffer) at 0 and None."""
-    if momentum is None or _is_off(momentum):
+    if momentum is None or is_off(momentum):
         return optax.identity()
     return optax.trace(momentum, nesterov)
-
-
-def _is_off(setting: object) -> bool:
-    # A traced setting (optax.inject_hyperparams) or a schedule cannot be compared with zero.
-    return isinstance(setting, int | float) and setting == 0
 
 
 class ScheduledDecayState(NamedTuple):
@@ -142,7 +137,7 @@ def decayed_weights(
     A schedule is counted here: ``optax.add_decayed_weights`` stays at its first value in Optax
     0.2.6, and gives float32, which would widen updates of half precision.
     """
-    if _is_off(weight_decay):
+    if is_off(weight_decay):
         return optax.identity()
     if not callable(weight_decay):
         return optax.add_decayed_weights(weight_decay, mask)

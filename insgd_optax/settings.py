@@ -9,6 +9,11 @@ from jaxtyping import Array, Float
 Number = int | float | Float[Array, ""]
 
 
+def is_off(setting: object) -> bool:
+    """Whether a setting is known to be zero. A traced one or a schedule cannot be compared."""
+    return isinstance(setting, int | float) and setting == 0
+
+
 def check_between(
     name: str, setting: object, least: int | float, most: int | float = math.inf
 ) -> None:

@@ -1,6 +1,6 @@
 """Trees of parameters: the names of their leaves, and the leaves as the matrices of layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -80,6 +80,11 @@ def where_all(condition: Bool[Array, ""], yes: T, no: T) -> T:
 def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:
     """The tree, or zeros."""
     return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), tree)
+
+
+def zeros_of(function: Callable[[], T]) -> T:
+    """Zeros like what a function would return. It is traced, and not run."""
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(function))
 
 
 def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:

@@ -4,7 +4,9 @@ No pattern is matched. Whatever happens to a weight before it meets the data (ca
 masks, weight norm, merged adapters) only changes its origin, and so is transparent.
 """
 
+import collections
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -75,6 +77,15 @@ class Program:
     nested: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
     inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
     why_not: Reasons = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def readers(self) -> collections.Counter[Any]:
+        """How many equations read each variable."""
+        return collections.Counter(
+            atom
+            for equation in self.closed.jaxpr.eqns
+            for atom in {atom for atom in equation.invars if not compat.is_literal(atom)}
+        )
 
     @property
     def has_layers(self) -> bool:

@@ -117,7 +117,7 @@ def _through_scan(
         if after == wanted:
             break
         wanted = after
-    # A carry that no iteration reads is still what comes out, where there is no iteration.
+    # A loop of no iterations returns its carries as they came in.
     passed = [False] * constants + wanted[:carries] + [False] * (len(reached) - constants - carries)
     either = [one or other for one, other in zip(reached, passed, strict=True)]
     return (inside,), _chosen(equation.invars, either)

@@ -1,6 +1,7 @@
 """Products of tensors in two steps: a leaf is multiplied with data, and the products summed.
 
-``(x * w).sum(1)`` applies a weight as an einsum does. It is no layer here, and no gain either.
+``(x * w).sum(1)`` computes what an einsum computes. It is not captured as a layer, and ``w`` is
+not a gain.
 """
 
 import dataclasses
@@ -32,9 +33,9 @@ def product_with_data(
     leaves = [(moved, source) for moved, source in found if isinstance(source, int)]
     if len(leaves) != 1:
         return None
-    readers = [each for each in program.closed.jaxpr.eqns if result in each.invars]
     ((moved, leaf),) = leaves
-    return dataclasses.replace(moved, source=Product(leaf)) if len(readers) == 1 else None
+    is_read_once = program.readers[result] == 1
+    return dataclasses.replace(moved, source=Product(leaf)) if is_read_once else None
 
 
 def leaf_summed_over(product: Moved, equation: JaxprEqn) -> list[int]:

@@ -38,7 +38,7 @@ def note_why_not(
 
     Args:
       reasons: those noted so far.
-      equation: one that is no layer.
+      equation: the equation, which is not a layer.
       operands: the origins of its operands.
       data: the arguments of the loss that meet there.
     """

@@ -116,12 +116,12 @@ def factors_of(
     cached = {path: layer for path, layer in seen.items() if layer.moments.kept.refresh_every > 1}
     others = {path: layer for path, layer in seen.items() if path not in cached}
     fresh = _refreshed(cached, packed, exponents, eps) if cached else packed.factors
+    alone = {path: _whole({path: layer}, packed) for path, layer in cached.items()}
     wholes = [_whole(alike, packed) for alike in _alike(others)]
     found = []
     for place, exponent in enumerate(exponents):
         stacks = []
-        for path, layer in cached.items():
-            whole = _whole({path: layer}, packed)
+        for path, whole in alone.items():
             kept = unpack(fresh[place], packed.slots[path].factors, whole.history)
             stacks.append(stacked(_factor(whole, exponent, eps, guard, kept), whole.groups))
         for whole in wholes:
@@ -145,8 +145,6 @@ def _alike(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
 
 def _whole(alike: Mapping[str, Seen], packed: Packed) -> Whole:
     """Layers as one. Read by places: a slice for each would be a kernel for each."""
-    structure = next(iter(alike.values())).moments.kept
-    groups = {path: layer.groups for path, layer in alike.items()}
     places = np.concatenate(
         [
             layer.slot.numbers.start + np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
@@ -154,15 +152,18 @@ def _whole(alike: Mapping[str, Seen], packed: Packed) -> Whole:
             for shape in [layer.moments.sums.shape]
         ]
     )
-    return Whole(structure, groups, packed.history[places], packed.batch[places])
+    return _as_one(alike, packed.history[places], packed.batch[places])
 
 
 def _joined(alike: Mapping[str, Seen]) -> Whole:
     """The same, for large layers, of which there are few."""
-    structure = next(iter(alike.values())).moments.kept
-    groups = {path: layer.groups for path, layer in alike.items()}
     history = jnp.concatenate([layer.history for layer in alike.values()])
-    return Whole(structure, groups, history, history)
+    return _as_one(alike, history, history)
+
+
+def _as_one(alike: Mapping[str, Seen], history: Array, batch: Array) -> Whole:
+    groups = {path: layer.groups for path, layer in alike.items()}
+    return Whole(next(iter(alike.values())).moments.kept, groups, history, batch)
 
 
 def _factor(

@@ -14,7 +14,7 @@ from insgd_optax.moments import InputMoments
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.history import Slot, pack, slots_for, totals, unpack
 from insgd_optax.transforms.matching import match_statistics
-from insgd_optax.trees import named_leaves, widest_dtype
+from insgd_optax.trees import named_leaves, widest_dtype, zeros_of
 
 
 class MultiStepsState(NamedTuple):
@@ -116,10 +116,10 @@ def multi_steps(
             return stepped, empty._replace(inner_state=inner)
 
         def wait() -> tuple[Any, MultiStepsState]:
-            shapes = jax.eval_shape(step)[0]
-            zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
             waiting = state.mini_step + jnp.ones_like(state.mini_step)
-            return zeros, MultiStepsState(waiting, mean, sums, counts, state.inner_state)
+            return zeros_of(step)[0], MultiStepsState(
+                waiting, mean, sums, counts, state.inner_state
+            )
 
         return jax.lax.cond(state.mini_step == every - 1, step, wait)
 

@@ -19,7 +19,7 @@ from insgd_optax.transforms.fingerprints import check_fingerprints, fingerprints
 from insgd_optax.transforms.history import Slot, pack, slots_for, totals, updated
 from insgd_optax.transforms.matching import match_statistics
 from insgd_optax.transforms.stacks import Stack, kind_of, lone_stacks, opened
-from insgd_optax.trees import all_finite, named_leaves, where_all, widest_dtype
+from insgd_optax.trees import all_finite, named_leaves, where_all, widest_dtype, zeros_of
 
 
 class ScaleByInputState(NamedTuple):
@@ -145,9 +145,7 @@ class History:
 
         def kept() -> tuple[ScaleByInputState, Any]:
             skipped = jnp.asarray(optax.safe_increment(state.skipped))
-            shapes = jax.eval_shape(moved)[1]
-            zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
-            return state._replace(count=count, skipped=skipped), zeros
+            return state._replace(count=count, skipped=skipped), zeros_of(moved)[1]
 
         count = jnp.asarray(optax.safe_increment(state.count))
         gradient = [leaf for _, leaf in named] if self.checks_gradient else []

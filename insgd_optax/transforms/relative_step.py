@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from insgd_optax.moments import Bias, InputMoments
 from insgd_optax.numerics import safe_power
-from insgd_optax.settings import Number, check_between
+from insgd_optax.settings import Number, check_between, is_off
 from insgd_optax.transforms.matching import match_statistics
 from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, widest_dtype
 
@@ -78,7 +78,7 @@ def relative_step(
         **extra_args: Any,
     ) -> tuple[Any, optax.EmptyState]:
         del extra_args
-        if isinstance(power, int | float) and power == 0:  # to the last bit
+        if is_off(power):  # to the last bit
             return updates, state
         matched = match_statistics(named_leaves(updates), input_stats, None)
         if params is None:

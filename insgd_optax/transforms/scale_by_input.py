@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.settings import Number, check_between
+from insgd_optax.settings import Number, check_between, is_off
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen, applied, factors_of
 from insgd_optax.transforms.normalizer import Derive, History, ScaleByInputState
@@ -77,7 +77,7 @@ def scale_by_input(
     check_between("eps", eps, 0)
 
     def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
-        if isinstance(exponent, int | float) and exponent == 0:  # to the last bit
+        if is_off(exponent):  # to the last bit
             return [[]], packed.factors
         return factors_of(seen, packed, [exponent], eps, guard)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
-from insgd_optax.settings import Number, check_between, check_is_static
+from insgd_optax.settings import Number, check_between, check_is_static, is_off
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.factors import factors_of
 from insgd_optax.transforms.lengths import GradientHistory, factors, with_batch
@@ -130,7 +130,7 @@ def scale_by_insgd(
         lambda seen, packed: factors_of(seen, packed, [-1], eps, guard),
         checks_gradient=False,
     )
-    has_momentum = not (isinstance(momentum, int | float) and momentum == 0)
+    has_momentum = not is_off(momentum)
 
     def init_fn(params: optax.Params) -> ScaleByInsgdState:
         inputs = history.init(params)
@@ -154,11 +154,11 @@ def scale_by_insgd(
         layouts = {path: layout for each in units for path, layout in each.layouts.items()}
         dtype = state.inputs.power.dtype
         old_momentum = state.momentum if has_momentum else optax.tree.zeros_like(updates)
-        trees = updates, params, old_momentum
-        gradients, weights, buffer = (split_leaves(tree, layouts, dtype) for tree in trees)
+        split = (split_leaves(tree, layouts, dtype) for tree in (updates, params, old_momentum))
+        gradients, weights, buffer = ([each.stacked(tree) for each in units] for tree in split)
 
         # One pass over all gradients and weights, then arithmetic with a few numbers a unit.
-        directions = [each.directions(gradients) for each in units]
+        directions = [each.directions(parts) for each, parts in zip(units, gradients, strict=True)]
         like = state.inputs.power_weight
         sizes = sizes_of(units, directions, gradients, weights, least, least_of_tables, like)
         taken = state.inputs.count - state.inputs.skipped
@@ -170,11 +170,10 @@ def scale_by_insgd(
         multiplied_by = jnp.where(finite & jnp.isfinite(multiplied_by), multiplied_by, 0)
 
         moved, steps = {}, {}
-        for each, direction in zip(units, directions, strict=True):
-            old = each.stacked(buffer)
+        for each, direction, old, parts in zip(units, directions, buffer, weights, strict=True):
             new, ahead = _with_momentum(old, direction, finite, momentum, nesterov)
             scale, shrink = multiplied_by[each.at].T[:, :, None, None]
-            both = zip(ahead, each.stacked(weights), strict=True)
+            both = zip(ahead, parts, strict=True)
             moved |= each.opened(new)
             steps |= each.opened([scale * u + shrink * weight for u, weight in both])
         after = ScaleByInsgdState(

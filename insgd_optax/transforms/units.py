@@ -13,7 +13,6 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
@@ -23,7 +22,7 @@ from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Factor
 from insgd_optax.transforms.lengths import Sizes
 from insgd_optax.transforms.normalizer import Observed
-from insgd_optax.transforms.stacks import Stack
+from insgd_optax.transforms.stacks import Stack, opened
 
 Matrices = Mapping[str, Float[Array, "_ _ _"]]
 Parts = Sequence[Float[Array, "_ _ _"]]  # of weights, and of their biases
@@ -50,9 +49,9 @@ class Units:
     structure: Structure | None
     factor: Factor | None
 
-    def directions(self, gradients: Matrices) -> Parts:
+    def directions(self, gradients: Parts) -> Parts:
         """The normalized gradients. A bias has an input of 1, whose power is 1."""
-        first, *rest = self.stacked(gradients)
+        first, *rest = gradients
         if self.factor is not None and self.structure is not None:
             applied = self.structure.apply(self.factor.factor, first)
             first = self.factor.scale[:, None, None] * applied
@@ -78,14 +77,12 @@ class Units:
 
     def opened(self, parts: Parts) -> dict[str, Array]:
         """The inverse of `stacked`."""
-        found = {}
-        for paths, part in zip(self.parts, parts, strict=True):
-            for path, place in zip(paths, self.places.values(), strict=True):
-                found[path] = part
-                if len(paths) > 1:
-                    groups = self.layouts[path].groups
-                    found[path] = jax.lax.dynamic_slice_in_dim(part, place, groups)
-        return found
+        places = self.places.values()
+        stacks = [
+            Stack(part, dict(zip(paths, places, strict=True)))
+            for paths, part in zip(self.parts, parts, strict=True)
+        ]
+        return opened(stacks, {path: layout.groups for path, layout in self.layouts.items()})
 
     def shortest(self, least: float, least_of_tables: float) -> float:
         """The least squared length of each group's step: that of outputs of some size."""
@@ -122,8 +119,8 @@ def _units(stack: Stack, observed: Observed, leaves: Mapping[str, Array]) -> Uni
 def sizes_of(
     units: Sequence[Units],
     directions: Sequence[Parts],
-    gradients: Matrices,
-    weights: Matrices,
+    gradients: Sequence[Parts],
+    weights: Sequence[Parts],
     least: float,
     least_of_tables: float,
     like: Float[Array, " groups"],
@@ -139,11 +136,11 @@ def sizes_of(
         order[each.at] = start + np.arange(each.at.size)
         shortest[each.at] = each.shortest(least, least_of_tables)
         start += each.at.size
-    each_direction = list(zip(units, directions, strict=True))
-    size = packed(each.size(each.stacked(weights)) for each in units)
+    of_units = list(zip(units, directions, gradients, weights, strict=True))
+    size = packed(each.size(parts) for each, _, _, parts in of_units)
     return Sizes(
-        power=packed(each.power(u, each.stacked(gradients)) for each, u in each_direction),
-        growth=packed(each.size(u) for each, u in each_direction),
+        power=packed(each.power(u, parts) for each, u, parts, _ in of_units),
+        growth=packed(each.size(u) for each, u, _, _ in of_units),
         size=size,
         length=jnp.maximum(size, shortest),
         seen=packed(each.seen.astype(like.dtype) for each in units),

@@ -43,8 +43,9 @@ def on_white_inputs(
 
     A layer :math:`z = x W` is also :math:`z = (x A^{-1/2}) V`, and the second moment of
     :math:`x A^{-1/2}` is the identity. With ``optax.sgd`` inside this is `scale_by_input`, where
-    the history stands still; those of `MeanVariances` are exact where all variances are equal. Any
-    other optimizer (Adam, Muon) sees gradients whose correlations across inputs are divided out.
+    the history stands still. (The roots of `MeanVariances` and `LowRank` are exact only where the
+    diagonal is the same for all features.) Any other optimizer (Adam, Muon) sees gradients whose
+    correlations across inputs are divided out.
 
     The inner optimizer is given :math:`V` as its parameters, so that its decoupled weight decay
     :math:`\lambda V` comes out as :math:`A^{-1/2} \lambda V = \lambda W`.

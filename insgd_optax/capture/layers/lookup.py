@@ -17,7 +17,7 @@ from insgd_optax.structures import Signals, Sums
 
 
 def lookup_layer(equation: JaxprEqn) -> Layer | None:
-    """The lookup of entries of a table, at one index or several; other slices are no layer."""
+    """The layer of a table that is read at one index or several; None for any other slice."""
     params, shape = equation.params, shape_of(equation.invars[0])
     numbers, sizes = params.get("dimension_numbers"), params["slice_sizes"]
     batched = tuple(numbers.operand_batching_dims) if numbers else ()

@@ -1,6 +1,7 @@
 """Ragged products: experts, each a matrix for its own stretch of the rows."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,11 @@ class RaggedInput:
         return jnp.broadcast_to(channels, (self.groups, self.inputs))
 
     def _over_rows(self, array: Float[Array, "rows *_"]) -> Float[Array, "groups *_"]:
+        return jax.ops.segment_sum(array, self._expert, self.groups)
+
+    @functools.cached_property
+    def _expert(self) -> Int[Array, " rows"]:
+        """Whose each row is."""
         ends = jnp.cumsum(self.sizes)
         places = jnp.arange(self.x.shape[0], dtype=ends.dtype)
-        expert = jnp.searchsorted(ends, places, side="right")
-        return jax.ops.segment_sum(array, expert, self.groups)
+        return jnp.searchsorted(ends, places, side="right")
