@@ -25,9 +25,9 @@ class LayerHistory(NamedTuple):
         shape (groups, ...), zero where nothing was seen.
       feature_power: the mean square of the features of each group that this implies; shape
         (groups,).
-      largest_gradient_power: the reference of the step's length, the largest that the running
-        mean of the squared normalized gradient ever was; shape (groups,). None for a state that
-        keeps none.
+      largest_gradient_power: the largest that the running mean of the squared normalized gradient
+        ever was, which the step's length is measured against at a constant rate; shape (groups,).
+        None for a state that keeps none.
     """
 
     mean: Float[Array, "groups ..."]

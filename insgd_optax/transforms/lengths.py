@@ -6,7 +6,8 @@ layer. In the metric P of the layer's inputs a unit has
     a size       U = ‖W‖_P       what the layer computes of uncorrelated features
     a length     L               the size, or that of outputs of ``least`` if that is larger
     a power      s = ⟨u, G⟩      of its normalized gradient u = A⁻¹ G, as the layer's output sees it
-    a reference  v               the largest that the running mean of s ever was
+    a reference  v               the largest that the running mean of s ever was; with a schedule,
+                                 between that and today's running mean (see `reference`)
 
 and steps by η L m / √v, where m is the running mean of u:
 
@@ -18,6 +19,7 @@ and steps by η L m / √v, where m is the running mean of u:
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.numerics import safe_power
@@ -77,40 +79,73 @@ def with_batch(
     kept = 1 - sizes.seen * (1 - decay)
     running = kept * history.gradient_power + (1 - kept) * sizes.power
     growth = kept * history.growth + (1 - kept) * sizes.growth
-    gathered = 1 - decay ** (updates + 1).astype(decay.dtype)
+    gathered = _gathered(decay, updates, decay.dtype)
     largest = jnp.maximum(history.largest_gradient_power, running / gathered)
     return GradientHistory(running, largest, growth)
+
+
+def reference(
+    history: GradientHistory, decay: Number, updates: Int[Array, ""], share: Float[Array, ""]
+) -> Float[Array, " groups"]:
+    """v: the power of gradients that a step's length is measured against; 0 where none came yet.
+
+    At a constant rate it is the largest power, so that steps fade with their gradients. A schedule
+    makes steps short by itself, and both together would stop a network that learns fast. So as the
+    schedule falls, v moves to today's running mean, against which steps do not fade.
+
+    >>> history = GradientHistory(*jnp.array([[1.0], [4.0], [1.0]]))
+    >>> [float(reference(history, 0.0, jnp.int32(1), jnp.array(s))[0]) for s in (1.0, 0.5, 0.0)]
+    [4.0, 2.0, 1.0]
+
+    Args:
+      history: with this batch.
+      decay, updates: as in `with_batch`.
+      share: the learning rate over the largest so far.
+    """
+    gathered = _gathered(decay, updates, share.dtype)
+    running = safe_power(gathered * history.largest_gradient_power, -1) * history.gradient_power
+    return history.largest_gradient_power * running ** (1 - share)
+
+
+def _gathered(decay: Number, updates: Int[Array, ""], dtype: DTypeLike) -> Float[Array, ""]:
+    """How much a running mean from zero has gathered, this batch included."""
+    return 1 - jnp.asarray(decay, dtype) ** (updates + 1).astype(dtype)
 
 
 def factors(
     sizes: Sizes,
     history: GradientHistory,
+    power: Float[Array, " groups"],
     rate: Float[Array, ""],
     momentum: Number,
     relative: Number,
 ) -> Float[Array, "groups 2"]:
-    """What each unit multiplies its momentum by, and its weights for the decay."""
-    scale = ((1 - momentum) * ratio(sizes, history)) ** relative
-    shrink = relative * rate / 2 * balance(history)
+    """What each unit multiplies its momentum by, and its weights for the decay.
+
+    Args:
+      power: the `reference`.
+      rate: the learning rate.
+    """
+    scale = ((1 - momentum) * ratio(sizes, power)) ** relative
+    shrink = relative * rate / 2 * balance(history, power)
     return jnp.stack([scale, shrink.astype(scale.dtype)], axis=1)
 
 
-def ratio(sizes: Sizes, history: GradientHistory) -> Float[Array, " groups"]:
-    """The length of each unit over the reference of its gradients; 0 where there never was one.
+def ratio(sizes: Sizes, power: Float[Array, " groups"]) -> Float[Array, " groups"]:
+    """The length of each unit over the root of its reference; 0 where that is 0.
 
-    >>> history = GradientHistory(*jnp.array([[1.0, 0.0], [4.0, 0.0], [1.0, 0.0]]))
     >>> nine = jnp.array([9.0, 9.0])
-    >>> ratio(Sizes(nine, nine, nine, nine, nine), history).tolist()                         # 3 / 2
+    >>> ratio(Sizes(nine, nine, nine, nine, nine), jnp.array([4.0, 0.0])).tolist()           # 3 / 2
     [1.5, 0.0]
     """
-    return jnp.sqrt(sizes.length) * safe_power(history.largest_gradient_power, -0.5)
+    return jnp.sqrt(sizes.length) * safe_power(power, -0.5)
 
 
-def balance(history: GradientHistory) -> Float[Array, " groups"]:
+def balance(history: GradientHistory, power: Float[Array, " groups"]) -> Float[Array, " groups"]:
     """How fast pure noise of this size would make each unit's weights grow, over η² / 2.
 
     Steps of noise add their squares: the square of the weights' size U grows by η² U² growth / v a
     step. A decay of the weights by half of that leaves their size as it is. Weights that are
     smaller than their length can grow up to it.
     """
-    return history.growth * safe_power(history.largest_gradient_power, -1)
+    return history.growth * safe_power(power, -1)

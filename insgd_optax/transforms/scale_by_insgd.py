@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number, check_between, check_is_static, is_off
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.factors import factors_of
-from insgd_optax.transforms.lengths import GradientHistory, factors, with_batch
+from insgd_optax.transforms.lengths import GradientHistory, factors, reference, with_batch
 from insgd_optax.transforms.matching import NO_PARAMS
 from insgd_optax.transforms.normalizer import History, ScaleByInputState, kept_unless
 from insgd_optax.transforms.scale_by_input import check_decay
@@ -28,11 +28,13 @@ class ScaleByInsgdState(NamedTuple):
       gradients: the history of the layers' gradients, three numbers for each of their groups.
       momentum: the decayed sum of normalized gradients, shaped like the parameters; empty for a
         momentum of 0.
+      largest_rate: the largest learning rate so far, which a schedule falls from.
     """
 
     inputs: ScaleByInputState
     gradients: GradientHistory
     momentum: optax.Updates
+    largest_rate: Float[Array, ""]
 
 
 def scale_by_insgd(
@@ -54,7 +56,9 @@ def scale_by_insgd(
 
     .. math::
       u_k = A_k^{-1} G_k, \qquad m_k = \gamma m_{k-1} + u_k, \qquad
-      v_k = \max_{j \le k} \hat s_j, \quad s_k = \langle u_k, G_k \rangle
+      s_k = \langle u_k, G_k \rangle, \qquad
+      v_k = \Bigl( \max_{j \le k} \hat s_j \Bigr)^{r_k} \hat s_k^{\,1 - r_k}, \quad
+      r_k = \frac{\eta_k}{\max_{j \le k} \eta_j}
 
       \text{update} = \left( \frac{(1 - \gamma) L}{\sqrt{v_k}} \right)^{\rho} m_k
       + \frac{\rho \, \eta_k}{2} \frac{q_k}{v_k} W, \qquad
@@ -63,9 +67,11 @@ def scale_by_insgd(
     The direction is that of `scale_by_input`: ``A`` is the history of the second moment of the
     layer's input. The length is a share of what the layer computes,
     :math:`\lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2` with the history of each feature's power
-    ``P``, as long as gradients are as large as they ever were and agree with one another. ``v`` is
-    the largest running mean of the squared normalized gradient :math:`s`, in the metric of the
-    layer's input. So a step fades with its gradient, and a fitted network needs no schedule.
+    ``P``, as long as gradients are as large as they ever were and agree with one another. At a
+    constant rate ``v`` is the largest running mean of the squared normalized gradient :math:`s`, in
+    the metric of the layer's input. So a step fades with its gradient, and a fitted network needs
+    no schedule. A schedule makes steps short by itself: as it falls, ``v`` moves to the running
+    mean as it is now, against which steps do not fade.
 
     On pure noise, steps proportional to the weights make them grow without end. The last term is a
     weight decay that takes just that away, with ``q`` the running mean of
@@ -98,8 +104,9 @@ def scale_by_insgd(
         the layer's own are smaller.
       least_of_tables: the same for lookups. Rows of a table are inputs of other layers, whose usual
         size is 1, and often start much smaller.
-      learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps, for the decay
-        that balances growth; 0 for no decay. It does not multiply anything here.
+      learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps, for ``v`` and
+        for the decay that balances growth; 0 for a constant rate and no decay. It does not multiply
+        the steps here.
 
     Returns:
       A transformation whose ``update`` needs ``params`` and ``input_stats``. A batch that is not
@@ -136,7 +143,8 @@ def scale_by_insgd(
         inputs = history.init(params)
         powers = (jnp.zeros_like(inputs.power_weight) for _ in range(3))
         buffer = optax.tree.zeros_like(params) if has_momentum else optax.EmptyState()
-        return ScaleByInsgdState(inputs, GradientHistory(*powers), buffer)
+        largest_rate = jnp.zeros((), inputs.power_weight.dtype)
+        return ScaleByInsgdState(inputs, GradientHistory(*powers), buffer, largest_rate)
 
     def update_fn(
         updates: optax.Updates,
@@ -165,7 +173,13 @@ def scale_by_insgd(
         gradient_history = with_batch(state.gradients, sizes, gradient_decay, taken)
         rate = learning_rate(state.inputs.count) if callable(learning_rate) else learning_rate
         rate = jnp.asarray(rate, like.dtype)
-        multiplied_by = factors(sizes, gradient_history, rate, momentum, relative)
+        largest_rate = jnp.where(
+            jnp.isfinite(rate), jnp.maximum(state.largest_rate, rate), state.largest_rate
+        )
+        present = largest_rate > 0
+        share = jnp.where(present, rate, 1) / jnp.where(present, largest_rate, 1)
+        power = reference(gradient_history, gradient_decay, taken, share)
+        multiplied_by = factors(sizes, gradient_history, power, rate, momentum, relative)
         finite = observed.finite & jnp.isfinite(jnp.sum(sizes.power))
         multiplied_by = jnp.where(finite & jnp.isfinite(multiplied_by), multiplied_by, 0)
 
@@ -180,6 +194,7 @@ def scale_by_insgd(
             kept_unless(finite, observed.state, state.inputs),
             where_all(finite, gradient_history, state.gradients),
             merged_leaves(state.momentum, moved, layouts) if has_momentum else state.momentum,
+            largest_rate,
         )
         return merged_leaves(updates, steps, layouts), after
 
