@@ -41,7 +41,8 @@ def insgd(
     independent of the input's size. :math:`s_k` gives the step its length, by the size of the
     layer's output and the history of its gradients (see `scale_by_insgd`): a step changes each
     layer's output by a share of at most about :math:`\eta_k`, and by less as gradients fade. So one
-    learning rate suits inputs and networks of any scale, and a constant rate ends well.
+    learning rate suits inputs and networks of any scale, and a constant rate ends well. As a
+    schedule falls, it takes over from the fading.
 
     With ``relative=0`` the length is that of SGD (:math:`s_k = 1`), and ``learning_rate`` has the
     unit of SGD's: on inputs of unit mean square, ``structure=Scalar()`` is then

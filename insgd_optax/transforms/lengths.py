@@ -6,8 +6,8 @@ layer. In the metric P of the layer's inputs a unit has
     a size       U = ‖W‖_P       what the layer computes of uncorrelated features
     a length     L               the size, or that of outputs of ``least`` if that is larger
     a power      s = ⟨u, G⟩      of its normalized gradient u = A⁻¹ G, as the layer's output sees it
-    a reference  v               the largest that the running mean of s ever was; with a schedule,
-                                 between that and today's running mean (see `reference`)
+    a reference  v               the largest that the running mean of s ever was; under a schedule
+                                 down to today's (see `reference`)
 
 and steps by η L m / √v, where m is the running mean of u:
 
@@ -91,20 +91,20 @@ def reference(
 
     At a constant rate it is the largest power, so that steps fade with their gradients. A schedule
     makes steps short by itself, and both together would stop a network that learns fast. So as the
-    schedule falls, v moves to today's running mean, against which steps do not fade.
+    rate falls, v falls with its square: steps are those that the largest rate would take, unless
+    they are longer than steps of today's rate with gradients of today's size.
 
     >>> history = GradientHistory(*jnp.array([[1.0], [4.0], [1.0]]))
-    >>> [float(reference(history, 0.0, jnp.int32(1), jnp.array(s))[0]) for s in (1.0, 0.5, 0.0)]
-    [4.0, 2.0, 1.0]
+    >>> [float(reference(history, 0.0, jnp.int32(1), jnp.array(s))[0]) for s in (1.0, 0.75, 0.25)]
+    [4.0, 2.25, 1.0]
 
     Args:
       history: with this batch.
       decay, updates: as in `with_batch`.
       share: the learning rate over the largest so far.
     """
-    gathered = _gathered(decay, updates, share.dtype)
-    running = safe_power(gathered * history.largest_gradient_power, -1) * history.gradient_power
-    return history.largest_gradient_power * running ** (1 - share)
+    running = history.gradient_power / _gathered(decay, updates, share.dtype)
+    return jnp.maximum(running, jnp.square(share) * history.largest_gradient_power)
 
 
 def _gathered(decay: Number, updates: Int[Array, ""], dtype: DTypeLike) -> Float[Array, ""]:

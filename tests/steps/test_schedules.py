@@ -47,7 +47,7 @@ def by_numpy(weight: Any, batches: Any, sizes: Any, rates: Any) -> Any:
         running = power / (1 - 0.99**k)
         largest, largest_rate = max(largest, running), max(largest_rate, rate)
         share = rate / largest_rate if largest_rate else 1.0
-        reference = largest**share * running ** (1 - share)
+        reference = max(running, share**2 * largest)
         length = max(np.sqrt(metric * np.sum(weight**2)), LEAST * np.sqrt(weight.shape[1]))
         momentum = 0.9 * momentum + u
         step = 0.1 * length / np.sqrt(reference) * (0.9 * momentum + u)
