@@ -21,8 +21,41 @@ def _operation_by_operation(function, *args):
     return jax.tree.unflatten(jax.tree.structure(result), results)
 
 
+def _inner_programs(equation):
+    """The programs that an equation runs: they are compiled as one."""
+    for value in equation.params.values():
+        for each in value if isinstance(value, tuple | list) else [value]:
+            program = getattr(each, "jaxpr", each)
+            if hasattr(program, "eqns"):
+                yield program
+
+
+def _has_layers(program) -> bool:
+    names = {equation.primitive.name for equation in program.eqns}
+    layers = {"dot_general", "conv_general_dilated", "gather", "ragged_dot", "ragged_dot_general"}
+    return bool(names & layers) or _compiles_layers(program)
+
+
+def _compiles_layers(program) -> bool:
+    """Whether a program has layers inside of another program, whose statistics change that."""
+    return any(_has_layers(inner) for each in program.eqns for inner in _inner_programs(each))
+
+
+def _assert_close(actual, desired):
+    largest = float(np.max(np.abs(desired)))
+    np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6 * largest)
+
+
+def _rule(case):
+    """To the last bit, and to rounding where a compiled body is another one with statistics in."""
+    program = jax.make_jaxpr(case.loss)(case.params, *case.args).jaxpr
+    return _assert_close if _compiles_layers(program) else np.testing.assert_array_equal
+
+
 @each_case("float32")
-def test_a_traced_value_and_its_gradients_are_the_same_to_the_last_bit(name: str, dtype: str):
+def test_a_traced_value_and_its_gradients_are_the_same_to_the_last_bit_outside_compiled_bodies(
+    name: str, dtype: str
+):
     case = built(name, dtype)
     args = case.params, *case.args
     without = _operation_by_operation(jax.value_and_grad(case.loss), *args)
@@ -31,7 +64,7 @@ def test_a_traced_value_and_its_gradients_are_the_same_to_the_last_bit(name: str
     assert jax.tree.structure(with_capture) == jax.tree.structure(without)
     for captured_leaf, leaf in zip(*map(jax.tree.leaves, (with_capture, without)), strict=True):
         assert jnp.result_type(captured_leaf) == jnp.result_type(leaf)
-    jax.tree.map(np.testing.assert_array_equal, with_capture, without)
+    jax.tree.map(_rule(case), with_capture, without)
 
 
 @each_case("float32", framework=False)
@@ -39,12 +72,7 @@ def test_under_jit_value_and_gradients_agree_to_rounding(name: str, dtype: str):
     case = built(name, dtype)
     without = jax.jit(jax.value_and_grad(case.loss))(case.params, *case.args)
     with_capture = jax.jit(capturing(case, insgd.Diagonal()))(case.params, *case.args)[:2]
-
-    def assert_close(actual, desired):
-        largest = float(np.max(np.abs(desired)))
-        np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6 * largest)
-
-    jax.tree.map(assert_close, with_capture, without)
+    jax.tree.map(_assert_close, with_capture, without)
 
 
 WITHOUT_JIT = ["linen_spectral_norm", "nnx_cnn", "equinox_lstm", "scan_of_remat", "inner_jit"]
@@ -52,11 +80,13 @@ WITHOUT_JIT = ["linen_spectral_norm", "nnx_cnn", "equinox_lstm", "scan_of_remat"
 
 @pytest.mark.framework
 @pytest.mark.parametrize("name", WITHOUT_JIT)
-def test_without_jit_value_and_gradients_are_the_same_to_the_last_bit(name: str):
+def test_without_jit_value_and_gradients_are_the_same_to_the_last_bit_outside_compiled_bodies(
+    name: str,
+):
     case = built(name, "float32")
     without = jax.value_and_grad(case.loss)(case.params, *case.args)
     with_capture = capturing(case, insgd.Diagonal())(case.params, *case.args)[:2]
-    jax.tree.map(np.testing.assert_array_equal, with_capture, without)
+    jax.tree.map(_rule(case), with_capture, without)
 
 
 @pytest.mark.parametrize("of", [jnp.mean, lambda y: jnp.sum(y / 3)], ids=["mean", "division"])
