@@ -14,15 +14,11 @@ from typing import Any
 
 from insgd_optax import compat
 from insgd_optax.capture.layers import Layer, RowInput, find_layer
-from insgd_optax.capture.origin import (
-    Origin,
-    join_alternatives,
-    join_entrywise,
-    join_mixed,
-)
-from insgd_optax.capture.primitives import ENTRYWISE, PASSING_ON, RESHAPING
+from insgd_optax.capture.origin import Origin, join_alternatives, join_entrywise, join_mixed
+from insgd_optax.capture.primitives import PASSING_ON
 from insgd_optax.capture.reach import Reach
-from insgd_optax.capture.why_not import BIAS, Reasons, chosen_leaves, held_leaves, note_why_not
+from insgd_optax.capture.results import results_of
+from insgd_optax.capture.why_not import BIAS, Reasons, chosen_leaves, note_why_not
 from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
 UNREACHED = (Reach(),)
@@ -37,12 +33,14 @@ class Use:
       weight: where its weight comes from.
       rows: how many rows each of its matrices is applied to, in all runs of the loops around it.
       times: how often these run it.
+      inputs: the program's number and the variables that say what the layer's input is.
     """
 
     layer: Layer
     weight: Origin
     rows: int
     times: int
+    inputs: tuple[Any, ...]
 
     def look(self, operands: Sequence[Any]) -> RowInput:
         """What the layer sees, from all operands of its equation."""
@@ -213,36 +211,16 @@ def _follow_simple(
     if layer is not None:
         outputs = math.prod(compat.shape_of(equation.outvars[0]))
         rows = program.times * outputs // max(1, layer.groups * layer.outputs)
-        program.uses[place] = Use(layer, operands[layer.weight], rows, program.times)
+        inputs = id(program), *(equation.invars[place] for place in layer.input)
+        program.uses[place] = Use(layer, operands[layer.weight], rows, program.times, inputs)
     elif within_reach:
         note_why_not(program.why_not, equation, operands, join_mixed(operands).data)
     if equation.primitive.name in PASSING_ON:
         return operands
-    result = _result(equation, operands)
+    results = results_of(program.closed.jaxpr, equation, operands)
     if layer is not None and layer.is_choice:
-        result = dataclasses.replace(result, held=chosen_leaves(operands[layer.weight]))
+        held = chosen_leaves(operands[layer.weight])
+        results = [dataclasses.replace(result, held=held) for result in results]
     if not program.reach.passes_on(equation):
-        result = result.without_derivative()
-    return [result] * len(equation.outvars)
-
-
-def _result(equation: JaxprEqn, operands: list[Origin]) -> Origin:
-    """Origin of an equation's result: where entries only move, the views move with them."""
-    name, params = equation.primitive.name, equation.params
-    shape = compat.shape_of(equation.outvars[0])
-    shapes = [compat.shape_of(atom) for atom in equation.invars]
-    if name in ENTRYWISE:
-        in_place = zip(operands, shapes, strict=True)
-        result = join_entrywise(o if own == shape else join_mixed([o]) for o, own in in_place)
-        return dataclasses.replace(result, held=held_leaves(equation, operands))
-    if name == "transpose":
-        return operands[0].then(("transpose", tuple(params["permutation"])))
-    if name == "rev":
-        return operands[0].then(("reverse", tuple(params["dimensions"])))
-    if name in RESHAPING:
-        if math.prod(shape) != math.prod(shapes[0]):
-            return operands[0].spread()
-        turned = params.get("dimensions") if name == "reshape" else None
-        source = operands[0].then(("transpose", tuple(turned))) if turned else operands[0]
-        return source.then(("reshape", shape))
-    return dataclasses.replace(join_mixed(operands), held=held_leaves(equation, operands))
+        results = [result.without_derivative() for result in results]
+    return results

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.typing import NDArray
 
 from insgd_optax import compat
 from insgd_optax.capture.dataflow import Program, Use
+from insgd_optax.capture.parts import Places
 from insgd_optax.capture.weight_rule import Operation
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
@@ -33,10 +35,25 @@ Results = tuple[list[Any], Found]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What is summed for a leaf: its layout, and the loops whose iterations are its groups."""
+    """What is summed for a leaf.
+
+    Attributes:
+      layout: its layout.
+      loops: the loops whose iterations are its groups.
+      places: which of its groups a use has, where layers use it slice by slice.
+    """
 
     layout: Layout
     loops: tuple[int, ...] = ()
+    places: Places | None = None
+
+    def placed(self, sums: Sums, use: Use) -> Sums:
+        """What a use has seen, among zeros for the groups that it has not."""
+        if self.places is None or self.places.blocks == 1:
+            return sums
+        has_seen = np.zeros(self.places.blocks, bool)
+        has_seen[list(self.places.of_use[use])] = True
+        return jax.tree.map(functools.partial(_placed, has_seen), sums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +126,16 @@ class Interpreter:
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
         sums = {structure: structure.observe(seen) for structure in set(kept.values())}
         return {
-            leaf: sums[kept[leaf]] if layout.exact else _pooled(*sums[kept[leaf]], use, layout)
+            leaf: self.targets[leaf].placed(sums[kept[leaf]], use)
+            if layout.exact
+            else _pooled(*sums[kept[leaf]], use, layout)
             for leaf, layout in layouts.items()
         }
+
+
+def _placed(has_seen: NDArray[np.bool_], sums: Array) -> Array:
+    seen = has_seen.reshape(-1, *(1,) * sums.ndim)
+    return jnp.where(seen, sums[None], jnp.zeros((), sums.dtype)).reshape(-1, *sums.shape[1:])
 
 
 def _pooled(sums: Array, count: Array, use: Use, layout: Layout) -> Sums:

@@ -15,7 +15,8 @@ from insgd_optax.capture.biases import find_biases, walked
 from insgd_optax.capture.dataflow import Program, Use, analyze
 from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.moved import Moved
-from insgd_optax.capture.origin import Spread, View
+from insgd_optax.capture.origin import Part, Seen, View
+from insgd_optax.capture.parts import layout_of_parts
 from insgd_optax.capture.reach import reach_of_loss
 from insgd_optax.capture.why_not import (
     BIAS,
@@ -196,7 +197,11 @@ def _leaf(
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
     rows = sum(use.rows * use.layer.groups for use in uses)
     times = sum(use.times * use.layer.groups for use in uses)
-    found = {_target(use, use.weight.leaves[number], shape) for use in uses}
+    in_parts = any(isinstance(use.weight.leaves[number], Part) for use in uses)
+    if in_parts and (parts := layout_of_parts(number, shape, uses)):
+        found = {Target(*parts)}
+    else:
+        found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
         reason = "layers use it in ways that differ, so one pooled number is kept"
         fewest = min(target.layout.inputs for target in found)
@@ -228,7 +233,7 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
     return [by_number[leaf.number] for leaf in leaves]
 
 
-def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:
+def _target(use: Use, view: Seen, shape: tuple[int, ...]) -> Target:
     """The leaf's layout as this layer uses it."""
     if not isinstance(view, View):
         return Target(Layout.pooled(shape, use.layer.inputs))
