@@ -15,12 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from numpy.typing import NDArray
+from jaxtyping import Array
 
 from insgd_optax import compat
 from insgd_optax.capture.dataflow import Program, Use
-from insgd_optax.capture.parts import Places
+from insgd_optax.capture.target import Sums, Target
 from insgd_optax.capture.weight_rule import Operation
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
@@ -28,32 +27,8 @@ from insgd_optax.moments import kept_structure
 from insgd_optax.sharding import on_current_mesh
 from insgd_optax.structures import Structure
 
-Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
 Found = dict[int, Sums]
 Results = tuple[list[Any], Found]
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What is summed for a leaf.
-
-    Attributes:
-      layout: its layout.
-      loops: the loops whose iterations are its groups.
-      places: which of its groups a use has, where layers use it slice by slice.
-    """
-
-    layout: Layout
-    loops: tuple[int, ...] = ()
-    places: Places | None = None
-
-    def placed(self, sums: Sums, use: Use) -> Sums:
-        """What a use has seen, among zeros for the groups that it has not."""
-        if self.places is None or self.places.blocks == 1:
-            return sums
-        has_seen = np.zeros(self.places.blocks, bool)
-        has_seen[list(self.places.of_use[use])] = True
-        return jax.tree.map(functools.partial(_placed, has_seen), sums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +106,6 @@ class Interpreter:
             else _pooled(*sums[kept[leaf]], use, layout)
             for leaf, layout in layouts.items()
         }
-
-
-def _placed(has_seen: NDArray[np.bool_], sums: Array) -> Array:
-    seen = has_seen.reshape(-1, *(1,) * sums.ndim)
-    return jnp.where(seen, sums[None], jnp.zeros((), sums.dtype)).reshape(-1, *sums.shape[1:])
 
 
 def _pooled(sums: Array, count: Array, use: Use, layout: Layout) -> Sums:

@@ -13,18 +13,17 @@ from jax import Array
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.biases import find_biases, walked
 from insgd_optax.capture.dataflow import Program, Use, analyze
-from insgd_optax.capture.interpreter import Target
 from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.origin import Part, Seen, View
 from insgd_optax.capture.parts import layout_of_parts
 from insgd_optax.capture.reach import reach_of_loss
+from insgd_optax.capture.target import Target
 from insgd_optax.capture.why_not import (
     BIAS,
     CHOSEN,
     HARMLESS,
     NO_DATA,
     NO_GRADIENT,
-    SUMMED,
 )
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias
@@ -221,9 +220,9 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
     targets = {leaf.number: leaf.target for leaf in leaves if leaf.target}
     layouts = {n: target.layout for n, target in targets.items() if target.layout.exact}
     walk = walked(program, inputs)
-    for number in walk.products_summed:
+    for number, reason in walk.products_summed.items():
         if (leaf := by_number[number]).reason == BIAS:
-            by_number[number] = dataclasses.replace(leaf, reason=SUMMED)
+            by_number[number] = dataclasses.replace(leaf, reason=reason)
     for weight, (number, layout) in find_biases(program, walk, layouts, shapes).items():
         path, bias = by_number[weight].name, by_number[number]
         reason = f"bias of '{path}'"
