@@ -124,6 +124,10 @@ class Walk:
             self.spend([*operands[constants:start], *lost])
             into = [*operands[:constants], *[None] * carries, *slices]
             chosen = [*zip(equation.invars[constants:start], equation.outvars, strict=False)]
+        elif compat.is_shard_map(equation):
+            split, chosen = compat.mesh_axes(equation)[0], []
+            self.spend(operands)
+            into = [None if axes else o for axes, o in zip(split, operands, strict=True)]
         else:
             self.spend(operands[:1])
             into = operands[1:]

@@ -18,7 +18,7 @@ from insgd_optax.capture.origin import Origin, join_alternatives, join_entrywise
 from insgd_optax.capture.primitives import PASSING_ON
 from insgd_optax.capture.reach import Reach
 from insgd_optax.capture.results import results_of
-from insgd_optax.capture.why_not import BIAS, Reasons, chosen_leaves, note_why_not
+from insgd_optax.capture.why_not import BIAS, SPLIT, Reasons, chosen_leaves, note_why_not
 from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
 UNREACHED = (Reach(),)
@@ -63,6 +63,7 @@ class Program:
       nested: the programs of an equation, by the equation's place.
       inner: those of equations that hold layers or effects.
       why_not: for a leaf (by number), why an equation that uses it is no layer.
+      split: the mesh axes over which its data is split, in a ``shard_map``.
     """
 
     closed: ClosedJaxpr
@@ -75,6 +76,7 @@ class Program:
     nested: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
     inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
     why_not: Reasons = dataclasses.field(default_factory=dict)
+    split: tuple[str, ...] = ()
 
     @functools.cached_property
     def readers(self) -> collections.Counter[Any]:
@@ -149,6 +151,9 @@ def _follow(
             for branch, reach in zip(branches, inside or UNREACHED * len(branches), strict=True)
         ]
         outputs = _branch_outputs(operands[0], inner)
+    elif compat.is_shard_map(equation):
+        inner = [_analyze_shard_map(equation, operands, program, *inside or UNREACHED)]
+        outputs = inner[0].outputs
     elif compat.is_call(equation):
         called, (reach,) = compat.called_program(equation), inside or UNREACHED
         inner = [analyze(called, operands, reach, program.depth, program.times)]
@@ -190,6 +195,27 @@ def _analyze_scan(
     # A result that the loop stacks is no longer a leaf's entries in their order.
     results = [join_mixed([origin]) for origin in program.outputs[carries:]]
     program.outputs = [*carry, *results]
+    return program
+
+
+def _analyze_shard_map(
+    equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
+) -> Program:
+    """The program that every device runs. A leaf that is split over them is not followed."""
+    before, after = compat.mesh_axes(equation)
+    inputs = []
+    for origin, axes in zip(operands, before, strict=True):
+        for leaf in origin.leaves if axes else ():
+            outer.why_not.setdefault(leaf, []).append(SPLIT)
+        inputs.append(Origin(given=True) if axes and origin.is_weight else origin)
+    of_data = [axes for origin, axes in zip(operands, before, strict=True) if origin.data]
+    split = tuple(dict.fromkeys(itertools.chain.from_iterable(of_data)))
+    times = outer.times * math.prod(equation.params["mesh"].shape[axis] for axis in split)
+    called = compat.called_program(equation)
+    program = analyze(called, inputs, reach, outer.depth, times)
+    program.split = split
+    results = zip(program.outputs, after, strict=True)
+    program.outputs = [join_mixed([result]) if axes else result for result, axes in results]
     return program
 
 

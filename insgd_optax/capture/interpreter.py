@@ -139,6 +139,8 @@ def _kind_of(equation: JaxprEqn) -> "Rebuild":
         return _run_remat
     if name in compat.JIT:
         return _run_jit
+    if name in compat.SHARD_MAP:
+        return _run_shard_map
     return {"scan": _run_scan, "cond": _run_cond}.get(name, _run_call)
 
 
@@ -175,6 +177,21 @@ def _run_custom_rule(
     if interpreter.silent:  # for statistics alone: no gradient needs the rule
         return results, found
     return compat.evaluate(inner[0].closed.jaxpr, call, operands), found
+
+
+def _run_shard_map(
+    interpreter: Interpreter, call: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    split = inner[0].split
+    others = tuple(axis for axis in compat.manual_axes(call) if axis not in split)
+
+    def on_device(*values: Any) -> Results:
+        results, found = interpreter.run(inner[0], values)
+        found = jax.lax.psum(found, split) if split else found
+        # Where all devices have the same data, each has seen it all.
+        return results, jax.lax.pmean(found, others) if others else found
+
+    return compat.shard_map_like(call, on_device)(*operands)
 
 
 def _run_scan(

@@ -91,7 +91,7 @@ def _through(
         any_branch = [any(each) for each in zip(*kept, strict=True)]
         index = operands[:1] if has_rule else []
         return inside, [*index, *_chosen(operands[1:], any_branch)]
-    if compat.is_call(equation):
+    if compat.is_call(equation) or compat.is_shard_map(equation):
         own = name in compat.CUSTOM_RULE
         called = compat.called_program(equation).jaxpr
         inside = _reach(called, _chosen(called.outvars, wanted), has_rule or own)
