@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import Program, Use
 from insgd_optax.capture.following import moved_results
 from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
 from insgd_optax.capture.origin import View
 from insgd_optax.capture.primitives import PASSING_ON, SUMS, is_penalty
+from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.summed_products import (
     Shifts,
     leaf_summed_over,
@@ -124,6 +124,11 @@ class Walk:
             self.spend([*operands[constants:start], *lost])
             into = [*operands[:constants], *[None] * carries, *slices]
             chosen = [*zip(equation.invars[constants:start], equation.outvars, strict=False)]
+        elif equation.primitive.name == "while":
+            start, constants = (equation.params[n] for n in ("cond_nconsts", "body_nconsts"))
+            self.spend(operands)
+            into = operands[start : start + constants] + [None] * len(equation.outvars)
+            chosen = []
         elif compat.is_shard_map(equation):
             split, chosen = compat.mesh_axes(equation)[0], []
             self.spend(operands)

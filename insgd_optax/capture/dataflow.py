@@ -4,120 +4,22 @@ No pattern is matched. Whatever happens to a weight before it meets the data (ca
 masks, weight norm, merged adapters) only changes its origin, and so is transparent.
 """
 
-import collections
 import dataclasses
-import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from insgd_optax import compat
-from insgd_optax.capture.layers import Layer, RowInput, find_layer
+from insgd_optax.capture.layers import find_layer
 from insgd_optax.capture.origin import Origin, join_alternatives, join_entrywise, join_mixed
 from insgd_optax.capture.primitives import PASSING_ON
+from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.reach import Reach
 from insgd_optax.capture.results import results_of
-from insgd_optax.capture.why_not import BIAS, SPLIT, Reasons, chosen_leaves, note_why_not
+from insgd_optax.capture.why_not import BIAS, SPLIT, chosen_leaves, note_why_not
 from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
 UNREACHED = (Reach(),)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Use:
-    """A layer at its place in a program, and the leaves that its weight is made from.
-
-    Attributes:
-      layer: the layer.
-      weight: where its weight comes from.
-      rows: how many rows each of its matrices is applied to, in all runs of the loops around it.
-      times: how often these run it.
-      inputs: the program's number and the variables that say what the layer's input is.
-    """
-
-    layer: Layer
-    weight: Origin
-    rows: int
-    times: int
-    inputs: tuple[Any, ...]
-
-    def look(self, operands: Sequence[Any]) -> RowInput:
-        """What the layer sees, from all operands of its equation."""
-        return self.layer.look(*(operands[place] for place in self.layer.input))
-
-
-@dataclasses.dataclass
-class Program:
-    """A traced program with what was found in it.
-
-    Attributes:
-      closed: the program with its constants.
-      reach: the variables that a derivative of the loss flows back through. A layer or a reason
-        counts only there.
-      depth: how many scans it stands in.
-      times: how often they run it.
-      outputs: origins of its results.
-      uses: the layer at an equation, by the equation's place.
-      origins: of every variable that depends on parameters or data.
-      nested: the programs of an equation, by the equation's place.
-      inner: those of equations that hold layers or effects.
-      why_not: for a leaf (by number), why an equation that uses it is no layer.
-      split: the mesh axes over which its data is split, in a ``shard_map``.
-    """
-
-    closed: ClosedJaxpr
-    reach: Reach
-    depth: int
-    times: int
-    outputs: list[Origin] = dataclasses.field(default_factory=list)
-    uses: dict[int, Use] = dataclasses.field(default_factory=dict)
-    origins: dict[Any, Origin] = dataclasses.field(default_factory=dict)
-    nested: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
-    inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
-    why_not: Reasons = dataclasses.field(default_factory=dict)
-    split: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def readers(self) -> collections.Counter[Any]:
-        """How many equations read each variable."""
-        return collections.Counter(
-            atom
-            for equation in self.closed.jaxpr.eqns
-            for atom in {atom for atom in equation.invars if not compat.is_literal(atom)}
-        )
-
-    @property
-    def has_layers(self) -> bool:
-        return bool(self.uses or self.inner)
-
-    def origin(self, atom: Any) -> Origin:
-        if compat.is_literal(atom):
-            return Origin(given=bool(compat.shape_of(atom)))
-        return self.origins.get(atom, Origin())
-
-    def all_uses(self) -> list[Use]:
-        """The layers of this program and of those within it."""
-        inside = [use for programs in self.inner.values() for p in programs for use in p.all_uses()]
-        return [*self.uses.values(), *inside]
-
-    def uses_with_own_rule(self) -> list[Use]:
-        """The layers inside functions that bring a derivative rule of their own."""
-        found = []
-        for place, programs in self.inner.items():
-            name = self.closed.jaxpr.eqns[place].primitive.name
-            for program in programs:
-                own = name in compat.CUSTOM_RULE
-                found += program.all_uses() if own else program.uses_with_own_rule()
-        return found
-
-    def all_reasons(self) -> Reasons:
-        """``why_not`` of this program and of those within it."""
-        reasons = {leaf: list(texts) for leaf, texts in self.why_not.items()}
-        for program in itertools.chain.from_iterable(self.nested.values()):
-            for leaf, texts in program.all_reasons().items():
-                reasons.setdefault(leaf, []).extend(texts)
-        return reasons
 
 
 def analyze(
@@ -143,6 +45,9 @@ def _follow(
     inside = program.reach.inside(place)
     if equation.primitive.name == "scan":
         inner = [_analyze_scan(equation, operands, program, *inside or UNREACHED)]
+        outputs = inner[0].outputs
+    elif equation.primitive.name == "while":
+        inner = [_analyze_while(equation, operands, program, *inside or UNREACHED)]
         outputs = inner[0].outputs
     elif equation.primitive.name == "cond":
         branches = [compat.as_closed(branch) for branch in equation.params["branches"]]
@@ -174,24 +79,18 @@ def _has_bare_effects(equation: JaxprEqn) -> bool:
 def _analyze_scan(
     equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
 ) -> Program:
-    """The body of a scan, where a carry is whatever it can be in any iteration."""
+    """The body of a scan."""
     body, depth = compat.as_closed(equation.params["jaxpr"]), outer.depth
     times = outer.times * equation.params["length"]
     constants, carries = compat.scan_sizes(equation)
     start = constants + carries
     stacked = [origin.enter_loop(depth) for origin in operands[start:]]
-    initial = carry = operands[constants:start]
-    while True:
-        inputs = [*operands[:constants], *carry, *stacked]
-        program = analyze(body, inputs, reach, depth + 1, times)
-        after = program.outputs[:carries]
-        joined = [join_alternatives(pair) for pair in zip(carry, after, strict=True)]
-        if joined == carry:
-            break
-        carry = joined
-    for first, ever in zip(initial, carry, strict=True):  # a learned initial state
-        for leaf in first.leaves if ever.data and outer.reach.has_results_of(equation) else ():
-            program.why_not.setdefault(leaf, []).append(BIAS)
+
+    def once(carry: list[Origin]) -> Program:
+        return analyze(body, [*operands[:constants], *carry, *stacked], reach, depth + 1, times)
+
+    program, carry = _repeated(once, operands[constants:start])
+    _note_initial_states(equation, operands[constants:start], carry, outer, program)
     # A result that the loop stacks is no longer a leaf's entries in their order.
     results = [join_mixed([origin]) for origin in program.outputs[carries:]]
     program.outputs = [*carry, *results]
@@ -217,6 +116,49 @@ def _analyze_shard_map(
     results = zip(program.outputs, after, strict=True)
     program.outputs = [join_mixed([result]) if axes else result for result, axes in results]
     return program
+
+
+def _analyze_while(
+    equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
+) -> Program:
+    """The body of a loop that runs as often as its condition says: with carries alone."""
+    body, start = compat.as_closed(equation.params["body_jaxpr"]), equation.params["cond_nconsts"]
+    constants = operands[start : start + equation.params["body_nconsts"]]
+    carries = operands[start + len(constants) :]
+
+    def once(carry: list[Origin]) -> Program:
+        return analyze(body, [*constants, *carry], reach, outer.depth, outer.times)
+
+    program, carry = _repeated(once, carries)
+    _note_initial_states(equation, carries, carry, outer, program)
+    program.outputs = carry
+    return program
+
+
+def _repeated(
+    once: Callable[[list[Origin]], Program], carry: list[Origin]
+) -> tuple[Program, list[Origin]]:
+    """The body of a loop, where a carry is whatever it can be in any iteration."""
+    while True:
+        program = once(carry)
+        after = program.outputs[: len(carry)]
+        joined = [join_alternatives(pair) for pair in zip(carry, after, strict=True)]
+        if joined == carry:
+            return program, carry
+        carry = joined
+
+
+def _note_initial_states(
+    equation: JaxprEqn,
+    initial: Sequence[Origin],
+    carry: Sequence[Origin],
+    outer: Program,
+    program: Program,
+) -> None:
+    """A learned initial state, which data then replaces, is added to it at most."""
+    for first, ever in zip(initial, carry, strict=True):
+        for leaf in first.leaves if ever.data and outer.reach.has_results_of(equation) else ():
+            program.why_not.setdefault(leaf, []).append(BIAS)
 
 
 def _branch_outputs(index: Origin, branches: list[Program]) -> list[Origin]:

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import Program
 from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.primitives import RESHAPING
+from insgd_optax.capture.program import Program
 from insgd_optax.capture.results import static_cuts
 from insgd_optax.compat import JaxprEqn
 

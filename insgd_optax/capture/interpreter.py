@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import Program, Use
+from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.target import Sums, Target
 from insgd_optax.capture.weight_rule import Operation
 from insgd_optax.compat import JaxprEqn
@@ -141,7 +142,8 @@ def _kind_of(equation: JaxprEqn) -> "Rebuild":
         return _run_jit
     if name in compat.SHARD_MAP:
         return _run_shard_map
-    return {"scan": _run_scan, "cond": _run_cond}.get(name, _run_call)
+    by_name = {"scan": _run_scan, "while": _run_while, "cond": _run_cond}
+    return by_name.get(name, _run_call)
 
 
 def _run_call(
@@ -214,6 +216,27 @@ def _run_scan(
         stays = outside in interpreter.targets[leaf].loops
         found[leaf] = jax.tree.map(_iterations_to_groups if stays else _over_iterations, sums)
     return [*carry, *stacked], found
+
+
+def _run_while(
+    interpreter: Interpreter, loop: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
+) -> Results:
+    params, (program,) = loop.params, inner
+    start = params["cond_nconsts"]
+    end = start + params["body_nconsts"]
+    of_condition, constants, carry = operands[:start], operands[start:end], operands[end:]
+    condition = jaxpr_as_fun(compat.as_closed(params["cond_jaxpr"]))
+
+    def goes_on(state: Results) -> Any:
+        return condition(*of_condition, *state[0])[0]
+
+    def body(state: Results) -> Results:
+        results, found = interpreter.run(program, [*constants, *state[0]])
+        return results, added(state[1], found)
+
+    shapes = jax.eval_shape(lambda: interpreter.run(program, [*constants, *carry])[1])
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    return jax.lax.while_loop(goes_on, body, (list(carry), zeros))
 
 
 def _iterations_to_groups(array: Array) -> Array:

@@ -12,9 +12,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.moved import Axis, Digit
 from insgd_optax.capture.origin import Part, View
+from insgd_optax.capture.program import Use
 from insgd_optax.layout import Layout, Step, append_step
 
 # A leaf that is cut into more blocks than these keeps one number.

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import Program
 from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.primitives import MOVING_DATA
+from insgd_optax.capture.program import Program
 from insgd_optax.compat import JaxprEqn
 
 Sources = frozenset[Any]

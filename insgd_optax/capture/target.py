@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.parts import Places
+from insgd_optax.capture.program import Use
 from insgd_optax.layout import Layout
 
 Sums = tuple[Float[Array, "..."], Float[Array, " _"]]

@@ -12,10 +12,11 @@ from jax import Array
 
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.biases import find_biases, walked
-from insgd_optax.capture.dataflow import Program, Use, analyze
+from insgd_optax.capture.dataflow import analyze
 from insgd_optax.capture.moved import Moved
 from insgd_optax.capture.origin import Part, Seen, View
 from insgd_optax.capture.parts import layout_of_parts
+from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.reach import reach_of_loss
 from insgd_optax.capture.target import Target
 from insgd_optax.capture.why_not import (
