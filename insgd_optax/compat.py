@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "jaxpr_as_fun"]
 
 # The primitives of these have been renamed over time (`pjit` to `jit`, `checkpoint` to `remat2`).
 JIT = frozenset({"jit", "pjit"})

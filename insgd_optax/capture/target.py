@@ -14,6 +14,7 @@ from insgd_optax.capture.program import Use
 from insgd_optax.layout import Layout
 
 Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
+Found = dict[int, Sums]  # by the leaf's number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,3 +43,16 @@ class Target:
 def _placed(has_seen: NDArray[np.bool_], sums: Array) -> Array:
     seen = has_seen.reshape(-1, *(1,) * sums.ndim)
     return jnp.where(seen, sums[None], jnp.zeros((), sums.dtype)).reshape(-1, *sums.shape[1:])
+
+
+def added(first: Found, second: Found) -> Found:
+    """Sums of both: what several uses of a leaf saw pools."""
+    both = first.keys() & second.keys()
+    return {**first, **second} | {leaf: _add(first[leaf], second[leaf]) for leaf in both}
+
+
+def _add(first: Sums, second: Sums) -> Sums:
+    # One use may be wider than another: a float64 head on a float32 trunk.
+    dtype = np.promote_types(first[0].dtype, second[0].dtype)
+    sums, count = (a.astype(dtype) + b.astype(dtype) for a, b in zip(first, second, strict=True))
+    return sums, count

@@ -94,7 +94,7 @@ def test_the_convolution_that_the_error_names_is_a_layer_with_the_same_result():
         )
 
     value, _, stats = insgd.value_and_grad(loss)({"w": w}, X)
-    taps = sum(X[:, k : k + 7] * w[k, 0][None, None] for k in range(3))
+    taps: Any = sum(X[:, k : k + 7] * w[k, 0][None, None] for k in range(3))
     assert jnp.allclose(value, mean_square(taps), rtol=1e-5)
     assert stats["w"] is not None
 

@@ -91,6 +91,15 @@ def in_the_derivative(loop: Loop) -> Callable[..., Any]:
     return loss
 
 
+def assert_same_statistics(found: Any, expected: Any) -> None:
+    for path, moments in expected.items():
+        if moments is None:
+            assert found[path] is None
+            continue
+        np.testing.assert_allclose(found[path].sums, moments.sums, rtol=1e-10)
+        np.testing.assert_array_equal(found[path].count, moments.count)
+
+
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("loop", [until, dynamic])
 @pytest.mark.parametrize("place", [with_own_rule, stopped])
@@ -101,12 +110,7 @@ def test_a_while_loop_sees_what_an_unrolled_loop_sees(place: Any, loop: Loop, ji
     )
     assert_close(found[:2], expected[:2], rtol=1e-10)
     assert_close(found[1], jax.grad(place(loop))(PARAMS, X), rtol=1e-10)
-    for path, moments in expected[2].items():
-        if moments is None:
-            assert found[2][path] is None
-            continue
-        np.testing.assert_allclose(found[2][path].sums, moments.sums, rtol=1e-10)
-        np.testing.assert_array_equal(found[2][path].count, moments.count)
+    assert_same_statistics(found[2], expected[2])
 
 
 def test_a_loop_behind_stop_gradient_is_not_pooled():
@@ -134,11 +138,7 @@ def test_a_loop_with_a_static_bound_is_a_scan():
         jax.jit(insgd.value_and_grad(in_the_derivative(loop)))(PARAMS, X)[2]
         for loop in (static, unrolled)
     )
-    for path in ("state", "inputs", "head"):
-        one: Any = found[path]
-        other: Any = expected[path]
-        np.testing.assert_allclose(one.sums, other.sums, rtol=1e-10)
-        np.testing.assert_array_equal(one.count, other.count)
+    assert_same_statistics(found, expected)
 
 
 @pytest.mark.parametrize("loop", [until, dynamic])
