@@ -7,13 +7,14 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "jaxpr_as_fun"]
 
 # The primitives of these have been renamed over time (`pjit` to `jit`, `checkpoint` to `remat2`).
 JIT = frozenset({"jit", "pjit"})
 REMAT = frozenset({"checkpoint", "remat", "remat2", "remat3"})
 CUSTOM_RULE = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 CALL = frozenset({"closed_call", "core_call"})
+SHARD_MAP = frozenset({"shard_map"})
 
 
 def as_closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
@@ -30,6 +31,44 @@ def called_program(equation: JaxprEqn) -> ClosedJaxpr:
 
 def is_call(equation: JaxprEqn) -> bool:
     return equation.primitive.name in JIT | REMAT | CUSTOM_RULE | CALL
+
+
+def is_shard_map(equation: JaxprEqn) -> bool:
+    return equation.primitive.name in SHARD_MAP
+
+
+def mesh_axes(equation: JaxprEqn) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """For each operand and each result of a ``shard_map`` the mesh axes that it is split over."""
+    params = equation.params
+    operands, results = (list(map(_axes_of, params[name])) for name in ("in_specs", "out_specs"))
+    return operands, results
+
+
+def manual_axes(equation: JaxprEqn) -> frozenset[str]:
+    """The mesh axes that a ``shard_map`` takes over."""
+    names = ("newly_manual_axes", "manual_axes")  # JAX 0.9 and newer; older
+    return next(equation.params[name] for name in names if name in equation.params)
+
+
+def _axes_of(spec: Any) -> tuple[str, ...]:
+    parts = [part if isinstance(part, tuple) else (part,) for part in spec if part is not None]
+    return tuple(axis for part in parts for axis in part)
+
+
+def shard_map_like(equation: JaxprEqn, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jax.shard_map`` of a function over the mesh of an equation.
+
+    The function returns the equation's results in a list, and something that is not split.
+    """
+    params = equation.params
+    return jax.shard_map(
+        function,
+        mesh=params["mesh"],
+        in_specs=tuple(params["in_specs"]),
+        out_specs=(list(params["out_specs"]), jax.sharding.PartitionSpec()),
+        axis_names=set(manual_axes(equation)),
+        check_vma=params["check_vma"],
+    )
 
 
 def scan_sizes(equation: JaxprEqn) -> tuple[int, int]:

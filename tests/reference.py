@@ -145,6 +145,12 @@ def stacked(layers: Sequence[Power], axis: int = 0) -> Power:
     return Power(mean_square, layers[0].rows, sum(layer.groups for layer in layers))
 
 
+def joined(parts: Sequence[Power], axis: int) -> Power:
+    """One leaf of several layers' weights, one after the other along `axis`."""
+    mean_square = np.concatenate([part.mean_square for part in parts], axis)
+    return Power(mean_square, parts[0].rows, sum(part.groups for part in parts))
+
+
 def unseen(leaf_shape: Sequence[int]) -> Power:
     """A layer that no row reached."""
     return Power(np.zeros(leaf_shape), 0, 1)

@@ -50,7 +50,7 @@ def argument_origins(
     for argument, tree in [*enumerate(args), *sorted(kwargs.items())]:
         for leaf in jax.tree.leaves(tree):
             if argument in parameters:
-                origins.append(Origin({len(origins): View((), jnp.shape(leaf))}))
+                origins.append(Origin({len(origins): View.of_leaf(jnp.shape(leaf))}))
             elif batch is None:
                 origins.append(_of_argument(argument, not _is_key(leaf)))
             else:

@@ -10,20 +10,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import Program, Use
+from insgd_optax.capture.following import moved_results
 from insgd_optax.capture.moved import Moved, common_digits, layout_of_bias, strided
 from insgd_optax.capture.origin import View
-from insgd_optax.capture.primitives import PASSING_ON, RESHAPING, SUMS, is_penalty
-from insgd_optax.capture.summed_products import leaf_summed_over, product_with_data
+from insgd_optax.capture.primitives import PASSING_ON, SUMS, is_penalty
+from insgd_optax.capture.program import Program, Use
+from insgd_optax.capture.summed_products import (
+    Shifts,
+    leaf_summed_over,
+    leaves_of_taps,
+    product_with_data,
+    taps_of,
+)
+from insgd_optax.capture.why_not import SUMMED, TAPS
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
-
-CASTS = frozenset(
-    {"convert_element_type", "copy", "copy_p", "name", "reduce_precision", "sharding_constraint"}
-)
 
 Operands = list[Moved | None]
 
@@ -44,13 +46,15 @@ class Walk:
     Attributes:
       sums: the sum that a layer's result is in.
       elsewhere: results, and leaves, that something else is done with.
-      products_summed: leaves that are multiplied with data, an entry at an entry, and summed over
-        some of their axes: a product of tensors in two steps.
+      products_summed: leaves that are multiplied with data, an entry at an entry, and summed: a
+        product of tensors in two steps; and why they are no gains.
+      shifts: of the data.
     """
 
     sums: dict[Any, Sum] = dataclasses.field(default_factory=dict)
     elsewhere: set[Any] = dataclasses.field(default_factory=set)
-    products_summed: set[int] = dataclasses.field(default_factory=set)
+    products_summed: dict[int, str] = dataclasses.field(default_factory=dict)
+    shifts: Shifts = dataclasses.field(default_factory=Shifts)
 
     def spend(self, operands: Sequence[Moved | None]) -> None:
         """Notes layers whose results are not followed any further."""
@@ -77,10 +81,12 @@ class Walk:
         """Results of an equation that runs no other program."""
         if equation.primitive.name in PASSING_ON:
             return operands
-        if operands and (result := _moved(equation, operands[0])) is not None:
-            return [result]
+        self.shifts.follow(program, equation)
+        if operands and (results := moved_results(program, equation, operands[0])):
+            return results
         if equation.primitive.name == "reduce_sum" and operands[0] is not None:
-            self.products_summed.update(leaf_summed_over(operands[0], equation))
+            found = leaf_summed_over(operands[0], equation)
+            self.products_summed.update(dict.fromkeys(found, SUMMED))
         if (both := _sum(equation, operands)) and both.result.source not in self.sums:
             self.sums[both.result.source] = both
         else:
@@ -88,7 +94,11 @@ class Walk:
             for atom, operand in zip(equation.invars, operands, strict=True):
                 if operand or not is_penalty(equation):
                     self._meet(program, atom, equation.outvars[0])
-        return [product_with_data(program, equation, operands)] * len(equation.outvars)
+        if equation.primitive.name in SUMS and (taps := taps_of(operands)):
+            self.products_summed.update(dict.fromkeys(leaves_of_taps(taps), TAPS))
+            return [taps]
+        product = product_with_data(program, equation, operands, self.shifts)
+        return [product] * len(equation.outvars)
 
     def _meet(self, program: Program, atom: Any, result: Any) -> None:
         """Notes the leaves in an operand where data is in the result."""
@@ -101,7 +111,10 @@ class Walk:
         """Results of an equation that runs other programs: none where they are alternatives."""
         inner, into = program.nested[place], operands
         if compat.is_call(equation):
-            return self.run(inner[0], operands)
+            self.shifts.enter(inner[0], equation)
+            results = self.run(inner[0], operands)
+            self.shifts.leave(inner[0], equation)
+            return results
         chosen = [*zip(equation.invars, equation.outvars, strict=False)][:1]
         if equation.primitive.name == "scan":
             constants, carries = compat.scan_sizes(equation)
@@ -111,6 +124,15 @@ class Walk:
             self.spend([*operands[constants:start], *lost])
             into = [*operands[:constants], *[None] * carries, *slices]
             chosen = [*zip(equation.invars[constants:start], equation.outvars, strict=False)]
+        elif equation.primitive.name == "while":
+            start, constants = (equation.params[n] for n in ("cond_nconsts", "body_nconsts"))
+            self.spend(operands)
+            into = operands[start : start + constants] + [None] * len(equation.outvars)
+            chosen = []
+        elif compat.is_shard_map(equation):
+            split, chosen = compat.mesh_axes(equation)[0], []
+            self.spend(operands)
+            into = [None if axes else o for axes, o in zip(split, operands, strict=True)]
         else:
             self.spend(operands[:1])
             into = operands[1:]
@@ -204,24 +226,4 @@ def _sum(equation: JaxprEqn, operands: Operands) -> Sum | None:
     for result, leaf in ((first, second), (second, first)):
         if _is_result(result) and isinstance(leaf.source, int):
             return Sum(leaf.source, leaf, result)
-    return None
-
-
-def _moved(equation: JaxprEqn, operand: Moved | None) -> Moved | None:
-    """The result of an equation that only moves or casts the entries of its operand."""
-    if operand is None:
-        return None
-    name, params, result = equation.primitive.name, equation.params, equation.outvars[0]
-    if name in CASTS:
-        floating = jnp.issubdtype(compat.dtype_of(result), jnp.inexact)
-        return operand if floating else None
-    if name == "transpose":
-        return operand.transposed(params["permutation"])
-    if name == "broadcast_in_dim":
-        places = [int(place) for place in params["broadcast_dimensions"]]  # NumPy's, under vmap
-        return operand.broadcast(compat.shape_of(result), places)
-    if name in RESHAPING:
-        turned = params.get("dimensions") if name == "reshape" else None
-        source = operand.transposed(turned) if turned else operand
-        return source.reshaped(compat.shape_of(result))
     return None

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
-from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.interpreter import Interpreter
 from insgd_optax.capture.layers import Layer, RowInput
 from insgd_optax.capture.layers.base import magnitudes
 from insgd_optax.capture.mistakes import check_parameters, check_result
+from insgd_optax.capture.program import Use
 from insgd_optax.capture.sole_layers import leaves_of_one_layer
 from insgd_optax.capture.tracing import Traced, trace
 from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule

@@ -25,11 +25,13 @@ class Moved:
       source: the number of a leaf, or the `Use` of a layer.
       axes: the digits of each axis, the slowest first.
       loops: for each scan that has taken a leading axis, its depth and the digits of that axis.
+      offset: where the first entry lies, of a slice.
     """
 
     source: Hashable
     axes: tuple[Axis, ...]
     loops: tuple[tuple[int, Axis], ...] = ()
+    offset: int = 0
 
     @classmethod
     def of_leaf(cls, leaf: int, shape: Sequence[int]) -> "Moved":
@@ -66,10 +68,22 @@ class Moved:
 
     def enter_loop(self, depth: int) -> "Moved | None":
         """One iteration's part of it. A layer's result may lose rows, not outputs."""
-        first, *rest = self.axes
+        first, rest = self.axes[0], self.axes[1:]
         if isinstance(self.source, int):
-            return Moved(self.source, tuple(rest), (*self.loops, (depth, first)))
-        return None if any(stride for _, stride in first) else Moved(self.source, tuple(rest))
+            loops = (*self.loops, (depth, first))
+            return dataclasses.replace(self, axes=rest, loops=loops)
+        return None if any(stride for _, stride in first) else Moved(self.source, rest)
+
+    def sliced(self, cut: Sequence[slice]) -> "Moved | None":
+        """Every axis from a start to an end in steps; None where that is not regular."""
+        offset, axes = self.offset, []
+        for axis, places in zip(self.axes, cut, strict=True):
+            found = _cut(axis, range(places.start, places.stop, places.step or 1))
+            if found is None:
+                return None
+            axes.append(found[0])
+            offset += found[1]
+        return dataclasses.replace(self, axes=tuple(axes), offset=offset)
 
 
 def layout_of_bias(
@@ -147,6 +161,23 @@ def _take(digits: list[Digit], size: int) -> Axis | None:
         else:
             return None
     return tuple(taken)
+
+
+def _cut(axis: Axis, places: range) -> tuple[Axis, int] | None:
+    """The digits of some places of an axis, and where the first of these lies."""
+    digits = _merged(axis)
+    if not digits or not places:
+        return (axis, 0) if places else None
+    (_, stride), rest = digits[0], tuple(digits[1:])
+    inner = math.prod(size for size, _ in rest)
+    first, last = places[0] // inner, places[-1] // inner
+    if first == last:
+        found = _cut(rest, range(places[0] - first * inner, places[-1] - first * inner + 1))
+        whole = found if places.step == 1 or not rest else None
+        return whole and (whole[0], whole[1] + first * stride)
+    if rest and (places.step != 1 or places[0] % inner or len(places) % inner):
+        return None
+    return ((len(places) // inner, stride * places.step), *rest), first * stride
 
 
 def _refined(first: Axis, second: Axis) -> list[Pair] | None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from insgd_optax.capture.moved import Moved
 from insgd_optax.layout import Step, append_step, shape_after
 
 
@@ -17,11 +18,17 @@ class View:
       steps: from the leaf to the whole array.
       shape: shape of that array, with the axes that loops have taken in front.
       loops: nesting depths of the loops that have taken an axis, outermost first.
+      leaf: the leaf's own shape.
     """
 
     steps: tuple[Step, ...]
     shape: tuple[int, ...]
-    loops: tuple[int, ...] = ()
+    loops: tuple[int, ...]
+    leaf: tuple[int, ...]
+
+    @classmethod
+    def of_leaf(cls, shape: tuple[int, ...]) -> "View":
+        return cls((), shape, (), shape)
 
     def then(self, step: Step) -> "View":
         """The view after a step that the program takes on the variable."""
@@ -34,11 +41,48 @@ class View:
         else:
             numbers = tuple(axis + taken for axis in numbers)
         steps = append_step(self.steps, (kind, numbers), self.shape)
-        return View(steps, shape_after((kind, numbers), self.shape), self.loops)
+        return View(steps, shape_after((kind, numbers), self.shape), self.loops, self.leaf)
 
     def enter_loop(self, depth: int) -> "View":
         """The view inside a scan that takes the variable's leading axis."""
         return dataclasses.replace(self, loops=(*self.loops, depth))
+
+    def sliced(self, cut: tuple[slice, ...]) -> "Part | None":
+        part = self.as_part()
+        return part and part.sliced(cut)
+
+    def as_part(self) -> "Part | None":
+        """The same entries by their places in the leaf; None where they are not regular."""
+        part: Part | None = Part(Moved.of_leaf(0, self.leaf))
+        for step in self.steps:
+            part = part and part.then(step)
+        for depth in self.loops:
+            part = part and part.enter_loop(depth)
+        return part
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A static slice of a leaf, moved and no more: the places of its entries in the leaf."""
+
+    moved: Moved
+
+    def then(self, step: Step) -> "Part | None":
+        kind, numbers = step
+        if kind == "reverse":
+            return None
+        moved = self.moved
+        return _part(moved.transposed(numbers) if kind == "transpose" else moved.reshaped(numbers))
+
+    def enter_loop(self, depth: int) -> "Part | None":
+        return _part(self.moved.enter_loop(depth))
+
+    def sliced(self, cut: tuple[slice, ...]) -> "Part | None":
+        return _part(self.moved.sliced(cut))
+
+
+def _part(moved: Moved | None) -> Part | None:
+    return None if moved is None else Part(moved)
 
 
 class Spread:
@@ -50,8 +94,12 @@ class Spread:
     def enter_loop(self, depth: int) -> "Spread":
         return self
 
+    def sliced(self, cut: tuple[slice, ...]) -> "Spread":
+        return self
+
 
 SPREAD = Spread()
+Seen = View | Part | Spread | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +107,9 @@ class Origin:
     """Which parameters or which data a variable depends on.
 
     Attributes:
-      leaves: for every leaf (by number) that it is made from, the view; SPREAD where its entries
-        were repeated, None where they were mixed. Followed only until data comes in: past that a
-        variable is an activation.
+      leaves: for every leaf (by number) that it is made from, the view, or the part that it is;
+        SPREAD where its entries were repeated, None where they were mixed. Followed only until
+        data comes in: past that a variable is an activation.
       data: the arguments of the loss (by position or name) that it depends on, of those that
         hold the batch.
       given: without either, whether it depends on an array from outside: an argument that is not
@@ -71,7 +119,7 @@ class Origin:
         (see `held_leaves`).
     """
 
-    leaves: Mapping[int, View | Spread | None] = dataclasses.field(default_factory=dict)
+    leaves: Mapping[int, Seen] = dataclasses.field(default_factory=dict)
     data: frozenset[int | str] = frozenset()
     given: bool = False
     computed: bool = False
@@ -94,6 +142,11 @@ class Origin:
     def enter_loop(self, depth: int) -> "Origin":
         inside = {leaf: view and view.enter_loop(depth) for leaf, view in self.leaves.items()}
         return dataclasses.replace(self, leaves=inside)
+
+    def sliced(self, cut: tuple[slice, ...]) -> "Origin":
+        """That of a static slice, with a start, an end and a step for every axis."""
+        parts = {leaf: view and view.sliced(cut) for leaf, view in self.leaves.items()}
+        return dataclasses.replace(self, leaves=parts, held={})
 
     def spread(self) -> "Origin":
         spread = {leaf: view and SPREAD for leaf, view in self.leaves.items()}

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.layers import RowInput
+from insgd_optax.capture.program import Use
 from insgd_optax.capture.weight_rule import Operation, Pull, with_weight_rule
 from insgd_optax.settings import check_is_static, check_order
 

@@ -19,6 +19,15 @@ JOINING = frozenset(
     """concatenate dynamic_update_slice pad scatter scatter-add scatter-max scatter-min
     scatter-mul scatter_add scatter_max scatter_min scatter_mul""".split()
 )
+# Entries of data stay what they are, at other places.
+MOVING_DATA = (
+    RESHAPING
+    | PASSING_ON
+    | frozenset(
+        """concatenate convert_element_type copy copy_p dynamic_slice gather neg pad rev select_n
+    sharding_constraint slice split transpose unstack""".split()
+    )
+)
 # A weight that is one operand may be that of a layer whose input is another.
 PRODUCTS = frozenset(
     "conv_general_dilated dot_general dynamic_slice gather ragged_dot ragged_dot_general".split()

@@ -83,6 +83,8 @@ def _through(
     name, operands = equation.primitive.name, list(equation.invars)
     if name == "scan":
         return _through_scan(equation, wanted, has_rule)
+    if name == "while":
+        return _through_while(equation, wanted, has_rule)
     if name == "cond":
         branches = [compat.as_closed(branch).jaxpr for branch in equation.params["branches"]]
         inside = tuple(_reach(each, _chosen(each.outvars, wanted), has_rule) for each in branches)
@@ -91,7 +93,7 @@ def _through(
         any_branch = [any(each) for each in zip(*kept, strict=True)]
         index = operands[:1] if has_rule else []
         return inside, [*index, *_chosen(operands[1:], any_branch)]
-    if compat.is_call(equation):
+    if compat.is_call(equation) or compat.is_shard_map(equation):
         own = name in compat.CUSTOM_RULE
         called = compat.called_program(equation).jaxpr
         inside = _reach(called, _chosen(called.outvars, wanted), has_rule or own)
@@ -121,6 +123,23 @@ def _through_scan(
     passed = [False] * constants + wanted[:carries] + [False] * (len(reached) - constants - carries)
     either = [one or other for one, other in zip(reached, passed, strict=True)]
     return (inside,), _chosen(equation.invars, either)
+
+
+def _through_while(
+    equation: JaxprEqn, wanted: Sequence[bool], has_rule: bool
+) -> tuple[tuple[Reach, ...], list[Any]]:
+    """The body of a loop without a fixed length, which has carries alone."""
+    body = compat.as_closed(equation.params["body_jaxpr"]).jaxpr
+    constants, wanted = equation.params["body_nconsts"], list(wanted)
+    while True:
+        inside = _reach(body, _chosen(body.outvars, wanted), has_rule)
+        reached = [atom in inside.variables for atom in body.invars]
+        after = [now or next for now, next in zip(wanted, reached[constants:], strict=True)]
+        if after == wanted:
+            break
+        wanted = after
+    operands = equation.invars[equation.params["cond_nconsts"] :]
+    return (inside,), _chosen(operands, [*reached[:constants], *wanted])
 
 
 def _chosen(atoms: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from insgd_optax import compat
-from insgd_optax.capture.dataflow import Program
 from insgd_optax.capture.primitives import RESHAPING
+from insgd_optax.capture.program import Program
 from insgd_optax.capture.tracing import Traced
 from insgd_optax.compat import JaxprEqn
 

@@ -1,26 +1,72 @@
 """Products of tensors in two steps: a leaf is multiplied with data, and the products summed.
 
-``(x * w).sum(1)`` computes what an einsum computes. It is not captured as a layer, and ``w`` is
-not a gain.
+``(x * w).sum(1)`` computes what an einsum computes, and ``x[1:] * w[0] + x[:-1] * w[1]`` what a
+convolution computes. It is not captured as a layer, and ``w`` is not a gain.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
-from insgd_optax.capture.dataflow import Program
+from insgd_optax import compat
 from insgd_optax.capture.moved import Moved
+from insgd_optax.capture.primitives import MOVING_DATA
+from insgd_optax.capture.program import Program
 from insgd_optax.compat import JaxprEqn
+
+Sources = frozenset[Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A leaf (by number) that was multiplied with data."""
+    """A leaf (by number), or a slice of it, that was multiplied with data.
+
+    Attributes:
+      leaf: the leaf.
+      data: the variables that the data's entries are from.
+    """
 
     leaf: int
+    data: Sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+    """A sum with products in it: for each of them, where its slice of the leaf starts."""
+
+    products: frozenset[tuple[Product, int]]
+
+
+@dataclasses.dataclass
+class Shifts:
+    """From which variables the entries of a variable are: a shift of data is of the same as it."""
+
+    known: dict[Any, Sources] = dataclasses.field(default_factory=dict)
+
+    def of(self, atom: Any) -> Sources:
+        return frozenset() if compat.is_literal(atom) else self.known.get(atom, frozenset({atom}))
+
+    def follow(self, program: Program, equation: JaxprEqn) -> None:
+        if equation.primitive.name in MOVING_DATA:
+            moved = [atom for atom in equation.invars if program.origin(atom).data]
+            found = frozenset().union(*map(self.of, moved))
+            self.known.update(dict.fromkeys(equation.outvars, found))
+
+    def enter(self, inner: Program, equation: JaxprEqn) -> None:
+        given = map(self.of, equation.invars)
+        self.known.update(zip(inner.closed.jaxpr.invars, given, strict=True))
+
+    def leave(self, inner: Program, equation: JaxprEqn) -> None:
+        """What was made inside a call is another variable in every call."""
+        given = frozenset().union(*map(self.of, equation.invars))
+        for atom, result in zip(inner.closed.jaxpr.outvars, equation.outvars, strict=True):
+            found = self.of(atom)
+            self.known[result] = found if found and found <= given else frozenset({result})
 
 
 def product_with_data(
-    program: Program, equation: JaxprEqn, operands: Sequence[Moved | None]
+    program: Program, equation: JaxprEqn, operands: Sequence[Moved | None], shifts: Shifts
 ) -> Moved | None:
     """The product of a leaf and data, if one equation alone reads it.
 
@@ -34,8 +80,33 @@ def product_with_data(
     if len(leaves) != 1:
         return None
     ((moved, leaf),) = leaves
-    is_read_once = program.readers[result] == 1
-    return dataclasses.replace(moved, source=Product(leaf)) if is_read_once else None
+    if program.readers[result] != 1:
+        return None
+    others = [a for a, each in zip(equation.invars, operands, strict=True) if each is not moved]
+    data = frozenset().union(*map(shifts.of, others))
+    return dataclasses.replace(moved, source=Product(leaf, data))
+
+
+def taps_of(operands: Sequence[Moved | None]) -> Moved | None:
+    """A sum in which there are products, at least one."""
+    products: set[tuple[Product, int]] = set()
+    found = [each for each in operands if each and isinstance(each.source, Product | Taps)]
+    for each in found:
+        if isinstance(each.source, Taps):
+            products |= each.source.products
+        elif isinstance(each.source, Product):
+            products.add((each.source, each.offset))
+    return dataclasses.replace(found[0], source=Taps(frozenset(products))) if found else None
+
+
+def leaves_of_taps(taps: Moved) -> set[int]:
+    """The leaves of which two slices are multiplied with shifts of the same data."""
+    products = taps.source.products if isinstance(taps.source, Taps) else ()
+    return {
+        one.leaf
+        for (one, start), (other, other_start) in itertools.combinations(products, 2)
+        if one.leaf == other.leaf and start != other_start and one.data & other.data
+    }
 
 
 def leaf_summed_over(product: Moved, equation: JaxprEqn) -> list[int]:

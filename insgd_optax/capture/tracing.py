@@ -12,18 +12,19 @@ from jax import Array
 
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.biases import find_biases, walked
-from insgd_optax.capture.dataflow import Program, Use, analyze
-from insgd_optax.capture.interpreter import Target
+from insgd_optax.capture.dataflow import analyze
 from insgd_optax.capture.moved import Moved
-from insgd_optax.capture.origin import Spread, View
+from insgd_optax.capture.origin import Part, Seen, View
+from insgd_optax.capture.parts import layout_of_parts
+from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.reach import reach_of_loss
+from insgd_optax.capture.target import Target
 from insgd_optax.capture.why_not import (
     BIAS,
     CHOSEN,
     HARMLESS,
     NO_DATA,
     NO_GRADIENT,
-    SUMMED,
 )
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias
@@ -196,7 +197,11 @@ def _leaf(
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
     rows = sum(use.rows * use.layer.groups for use in uses)
     times = sum(use.times * use.layer.groups for use in uses)
-    found = {_target(use, use.weight.leaves[number], shape) for use in uses}
+    in_parts = any(isinstance(use.weight.leaves[number], Part) for use in uses)
+    if in_parts and (parts := layout_of_parts(number, shape, uses)):
+        found = {Target(*parts)}
+    else:
+        found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
         reason = "layers use it in ways that differ, so one pooled number is kept"
         fewest = min(target.layout.inputs for target in found)
@@ -216,9 +221,9 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
     targets = {leaf.number: leaf.target for leaf in leaves if leaf.target}
     layouts = {n: target.layout for n, target in targets.items() if target.layout.exact}
     walk = walked(program, inputs)
-    for number in walk.products_summed:
+    for number, reason in walk.products_summed.items():
         if (leaf := by_number[number]).reason == BIAS:
-            by_number[number] = dataclasses.replace(leaf, reason=SUMMED)
+            by_number[number] = dataclasses.replace(leaf, reason=reason)
     for weight, (number, layout) in find_biases(program, walk, layouts, shapes).items():
         path, bias = by_number[weight].name, by_number[number]
         reason = f"bias of '{path}'"
@@ -228,7 +233,7 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
     return [by_number[leaf.number] for leaf in leaves]
 
 
-def _target(use: Use, view: View | Spread | None, shape: tuple[int, ...]) -> Target:
+def _target(use: Use, view: Seen, shape: tuple[int, ...]) -> Target:
     """The leaf's layout as this layer uses it."""
     if not isinstance(view, View):
         return Target(Layout.pooled(shape, use.layer.inputs))

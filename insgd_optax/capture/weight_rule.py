@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from insgd_optax.capture.dataflow import Use
 from insgd_optax.capture.layers import RowInput
+from insgd_optax.capture.program import Use
 
 # From the operands of an equation to its results.
 Operation = Callable[[Sequence[Any]], list[Any]]

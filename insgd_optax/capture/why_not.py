@@ -25,6 +25,15 @@ SUMMED = (
     "is multiplied with the batch entry by entry, and the products are summed: write this as an "
     "einsum or a convolution, and it is a layer"
 )
+TAPS = (
+    "is multiplied slice by slice with shifts of the batch, and the products are summed: this is a "
+    "convolution; write it as jax.lax.conv_general_dilated(..., feature_group_count=channels), and "
+    "it is a layer"
+)
+SPLIT = (
+    "is split over the devices by a `shard_map` inside of the loss: give it whole, with P() in "
+    "in_specs, or call value_and_grad inside of the function that is mapped and sum its results"
+)
 # No matrix, kernel or table was missed in these cases.
 HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
 

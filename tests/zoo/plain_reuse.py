@@ -180,7 +180,7 @@ def ensemble(dtype: DTypeLike) -> Case:
 
 @case()
 def kernels_fused_and_sliced(dtype: DTypeLike) -> Case:
-    """Leaves that a layer's weight has parts of, and a leaf with parts in two layers: no layout."""
+    """Leaves that are parts of a layer's weight: no layout. A leaf of parts: one for each."""
 
     def hidden_of(params, x):
         return jnp.tanh(x @ jnp.concatenate([params["q"], params["k"]], axis=1))
@@ -188,18 +188,16 @@ def kernels_fused_and_sliced(dtype: DTypeLike) -> Case:
     def loss(params, x):
         hidden = hidden_of(params, x)
         first, second = params["parts"][:, :2], params["parts"][:, 2:]
-        return mean_square(hidden @ first) + mean_square(hidden[::2] @ second)
+        return mean_square(hidden @ first) + mean_square(hidden**2 @ second)
 
     def expected(params, x):
         hidden = hidden_of(params, x)
-        fused, parts = (
-            ref.dense(x, (5, 5)),
-            (ref.dense(hidden, (5, 2)), ref.dense(hidden[::2], (5, 3))),
-        )
+        fused = ref.dense(x, (5, 5))
+        parts = [ref.dense(seen, (5, 1)) for seen in (hidden,) * 2 + (hidden**2,) * 3]
         return {
             "q": ref.pooled((5, 3), fused),
             "k": ref.pooled((5, 2), fused),
-            "parts": ref.pooled((5, 5), *parts),
+            "parts": ref.joined(parts, axis=1),
         }
 
     shapes = {"q": (5, 3), "k": (5, 2), "parts": (5, 5)}

@@ -1,0 +1,111 @@
+"""Program: a traced program with its layers, and what is known of its variables."""
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from insgd_optax import compat
+from insgd_optax.capture.layers import Layer, RowInput
+from insgd_optax.capture.origin import Origin
+from insgd_optax.capture.reach import Reach
+from insgd_optax.capture.why_not import Reasons
+from insgd_optax.compat import ClosedJaxpr
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Use:
+    """A layer at its place in a program, and the leaves that its weight is made from.
+
+    Attributes:
+      layer: the layer.
+      weight: where its weight comes from.
+      rows: how many rows each of its matrices is applied to, in all runs of the loops around it.
+      times: how often these run it.
+      inputs: the program's number and the variables that say what the layer's input is.
+    """
+
+    layer: Layer
+    weight: Origin
+    rows: int
+    times: int
+    inputs: tuple[Any, ...]
+
+    def look(self, operands: Sequence[Any]) -> RowInput:
+        """What the layer sees, from all operands of its equation."""
+        return self.layer.look(*(operands[place] for place in self.layer.input))
+
+
+@dataclasses.dataclass
+class Program:
+    """A traced program with what was found in it.
+
+    Attributes:
+      closed: the program with its constants.
+      reach: the variables that a derivative of the loss flows back through. A layer or a reason
+        counts only there.
+      depth: how many scans it stands in.
+      times: how often they run it.
+      outputs: origins of its results.
+      uses: the layer at an equation, by the equation's place.
+      origins: of every variable that depends on parameters or data.
+      nested: the programs of an equation, by the equation's place.
+      inner: those of equations that hold layers or effects.
+      why_not: for a leaf (by number), why an equation that uses it is no layer.
+      split: the mesh axes over which its data is split, in a ``shard_map``.
+    """
+
+    closed: ClosedJaxpr
+    reach: Reach
+    depth: int
+    times: int
+    outputs: list[Origin] = dataclasses.field(default_factory=list)
+    uses: dict[int, Use] = dataclasses.field(default_factory=dict)
+    origins: dict[Any, Origin] = dataclasses.field(default_factory=dict)
+    nested: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
+    inner: dict[int, list["Program"]] = dataclasses.field(default_factory=dict)
+    why_not: Reasons = dataclasses.field(default_factory=dict)
+    split: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def readers(self) -> collections.Counter[Any]:
+        """How many equations read each variable."""
+        return collections.Counter(
+            atom
+            for equation in self.closed.jaxpr.eqns
+            for atom in {atom for atom in equation.invars if not compat.is_literal(atom)}
+        )
+
+    @property
+    def has_layers(self) -> bool:
+        return bool(self.uses or self.inner)
+
+    def origin(self, atom: Any) -> Origin:
+        if compat.is_literal(atom):
+            return Origin(given=bool(compat.shape_of(atom)))
+        return self.origins.get(atom, Origin())
+
+    def all_uses(self) -> list[Use]:
+        """The layers of this program and of those within it."""
+        inside = [use for programs in self.inner.values() for p in programs for use in p.all_uses()]
+        return [*self.uses.values(), *inside]
+
+    def uses_with_own_rule(self) -> list[Use]:
+        """The layers inside functions that bring a derivative rule of their own."""
+        found = []
+        for place, programs in self.inner.items():
+            name = self.closed.jaxpr.eqns[place].primitive.name
+            for program in programs:
+                own = name in compat.CUSTOM_RULE
+                found += program.all_uses() if own else program.uses_with_own_rule()
+        return found
+
+    def all_reasons(self) -> Reasons:
+        """``why_not`` of this program and of those within it."""
+        reasons = {leaf: list(texts) for leaf, texts in self.why_not.items()}
+        for program in itertools.chain.from_iterable(self.nested.values()):
+            for leaf, texts in program.all_reasons().items():
+                reasons.setdefault(leaf, []).extend(texts)
+        return reasons

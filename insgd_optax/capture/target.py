@@ -1,0 +1,58 @@
+"""Target: what is summed for a leaf, and where in it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from insgd_optax.capture.parts import Places
+from insgd_optax.capture.program import Use
+from insgd_optax.layout import Layout
+
+Sums = tuple[Float[Array, "..."], Float[Array, " _"]]
+Found = dict[int, Sums]  # by the leaf's number
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is summed for a leaf.
+
+    Attributes:
+      layout: its layout.
+      loops: the loops whose iterations are its groups.
+      places: which of its groups a use has, where layers use it slice by slice.
+    """
+
+    layout: Layout
+    loops: tuple[int, ...] = ()
+    places: Places | None = None
+
+    def placed(self, sums: Sums, use: Use) -> Sums:
+        """What a use has seen, among zeros for the groups that it has not."""
+        if self.places is None or self.places.blocks == 1:
+            return sums
+        has_seen = np.zeros(self.places.blocks, bool)
+        has_seen[list(self.places.of_use[use])] = True
+        return jax.tree.map(functools.partial(_placed, has_seen), sums)
+
+
+def _placed(has_seen: NDArray[np.bool_], sums: Array) -> Array:
+    seen = has_seen.reshape(-1, *(1,) * sums.ndim)
+    return jnp.where(seen, sums[None], jnp.zeros((), sums.dtype)).reshape(-1, *sums.shape[1:])
+
+
+def added(first: Found, second: Found) -> Found:
+    """Sums of both: what several uses of a leaf saw pools."""
+    both = first.keys() & second.keys()
+    return {**first, **second} | {leaf: _add(first[leaf], second[leaf]) for leaf in both}
+
+
+def _add(first: Sums, second: Sums) -> Sums:
+    # One use may be wider than another: a float64 head on a float32 trunk.
+    dtype = np.promote_types(first[0].dtype, second[0].dtype)
+    sums, count = (a.astype(dtype) + b.astype(dtype) for a, b in zip(first, second, strict=True))
+    return sums, count
