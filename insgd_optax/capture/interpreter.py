@@ -48,12 +48,14 @@ class Interpreter:
       targets: a target for every leaf (by number) whose inputs are to be looked at.
       rewire: what to run in place of a layer's operation, if anything.
       silent: whether to leave out prints, callbacks and checks, in a second run of a program.
+      seed: what decides which rows of an input are drawn, where a structure asks for some.
     """
 
     structure: Structure
     targets: Mapping[int, Target]
     rewire: Callable[[Operation, Use], Operation] | None = None
     silent: bool = False
+    seed: Any = 0
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
         """The program's results, and the sums for every leaf that a layer in it uses."""
@@ -103,7 +105,7 @@ class Interpreter:
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        seen = use.look(operands)
+        seen = use.look(operands, self.seed)
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
@@ -217,16 +219,24 @@ def _run_cond(
     interpreter: Interpreter, choice: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
 ) -> Results:
     index, *values = operands
-    shapes: dict[int, Any] = {}
-    for program in inner:
-        shapes |= jax.eval_shape(lambda *values, p=program: interpreter.run(p, values)[1], *values)
+    every = [
+        jax.eval_shape(lambda *values, p=program: interpreter.run(p, values)[1], *values)
+        for program in inner
+    ]
+    shapes = {leaf: shape for found in every for leaf, shape in found.items()}
+    # Branches must agree on the devices that a sum varies over, too.
+    axes = {leaf: _axes([found[leaf] for found in every if leaf in found]) for leaf in shapes}
 
     def branch(program: Program) -> Callable[..., Results]:
         def run(*values: Any) -> Results:
             results, found = interpreter.run(program, values)
             unseen = {leaf: shape for leaf, shape in shapes.items() if leaf not in found}
             zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), unseen)
-            return results, found | zeros
+            sums = found | zeros
+            return results, {
+                leaf: tuple(compat.varying_over(array, axes[leaf]) for array in sums[leaf])
+                for leaf in sums
+            }
 
         return run
 
@@ -234,6 +244,11 @@ def _run_cond(
     if of_platform := compat.branches_of_platforms(choice, branches):
         return jax.lax.platform_dependent(*values, **of_platform)
     return jax.lax.switch(index, branches, *values)
+
+
+def _axes(found: Sequence[Any]) -> frozenset[str]:
+    """The mesh axes of ``shard_map`` that one of these sums, or of their shapes, varies over."""
+    return frozenset().union(*(compat.varying_axes(array) for sums in found for array in sums))
 
 
 Rebuild = Callable[[Interpreter, JaxprEqn, Sequence[Program], Sequence[Any]], Results]
