@@ -61,8 +61,9 @@ def _loss(params: Any, images: Any, tokens: Any) -> jax.Array:
 
 
 def _trained(structure: Any, params: Any, batches: Any) -> Any:
-    tx, grad_fn = insgd.insgd(0.05, structure=structure), insgd.value_and_grad(
-        _loss, structure=structure
+    tx, grad_fn = (
+        insgd.insgd(0.05, structure=structure),
+        insgd.value_and_grad(_loss, structure=structure),
     )
 
     def step(carry: Any, batch: Any) -> Any:

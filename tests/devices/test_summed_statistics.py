@@ -160,7 +160,9 @@ def test_without_checked_types_a_check_finds_states_that_went_their_own_ways():
 
 
 @pytest.mark.parametrize(
-    "tracker", [insgd.track_groups(3), insgd.scale_by_class_frequency("head")], ids=["groups", "head"]
+    "tracker",
+    [insgd.track_groups(3), insgd.scale_by_class_frequency("head")],
+    ids=["groups", "head"],
 )
 def test_groups_of_one_device_are_an_error_that_says_how_to_add_them(tracker):
     head = {"head": jnp.ones((2, 3))}
@@ -175,5 +177,7 @@ def test_groups_of_one_device_are_an_error_that_says_how_to_add_them(tracker):
 
 def test_a_mean_over_devices_that_saw_less_than_one_row_each_is_the_mean_of_the_rows():
     layout = insgd.Layout.of_matrix((2, 3))
-    eighth = insgd.InputMoments(jnp.array([[0.5, 1.0]]), jnp.array([0.125]), layout, insgd.Diagonal())
+    eighth = insgd.InputMoments(
+        jnp.array([[0.5, 1.0]]), jnp.array([0.125]), layout, insgd.Diagonal()
+    )
     np.testing.assert_allclose(eighth.mean(), [[4.0, 8.0]])

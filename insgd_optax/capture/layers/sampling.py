@@ -61,7 +61,7 @@ def _integers(array: Any) -> list[UInt32[Array, "..."]]:
 
 def _hashed(bits: UInt32[Array, "..."]) -> UInt32[Array, ""]:
     """A hash of the numbers and their places."""
-    place = jnp.zeros(bits.shape, jnp.uint32)
+    place = jnp.ones(bits.shape, jnp.uint32)
     for axis in range(bits.ndim):
         along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
         place = place * jnp.uint32(31) + along + jnp.uint32(1)
