@@ -14,12 +14,12 @@ if processes > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, number, initialization_timeout=60)
 
-import jax.numpy as jnp
-import optax
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp  # noqa: E402 (the processes meet first)
+import optax  # noqa: E402
+from jax.sharding import AxisType, NamedSharding  # noqa: E402
+from jax.sharding import PartitionSpec as P  # noqa: E402
 
-import insgd_optax as insgd
+import insgd_optax as insgd  # noqa: E402
 
 mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 rng = np.random.default_rng(0)

@@ -112,7 +112,8 @@ def test_rows_are_drawn_alike_whatever_the_last_bits_of_a_layers_input(structure
             return jnp.mean(jnp.sin(x * (1 + noise) @ params["w"]))
 
         x, params = normal(0, (64, 3), "float64"), {"w": normal(1, (3, 2), "float64")}
-        return insgd.value_and_grad(loss, structure=structure)(params, x)[2]["w"].sums
+        found: Any = insgd.value_and_grad(loss, structure=structure)(params, x)[2]["w"]
+        return found.sums
 
     np.testing.assert_allclose(stats_of(1e-12), stats_of(0.0), rtol=1e-9, atol=1e-9)
 
@@ -137,7 +138,8 @@ def test_another_batch_key_or_counter_draws_other_rows_and_other_parameters_do_n
         batch = (1, 2, 3) if given == "batch" else (1, 2)
         grad_fn = insgd.value_and_grad(loss, batch_argnums=batch, structure=structure)
         params, averages = {"w": scale * jnp.ones((1, 2))}, scale * jnp.ones(3)
-        return float(grad_fn(params, places, x, extra, averages)[2]["w"].sums.ravel()[0])
+        found: Any = grad_fn(params, places, x, extra, averages)[2]["w"]
+        return float(found.sums.ravel()[0])
 
     assert drawn(0) == drawn(0, scale=1.1)
     assert len({drawn(n) for n in range(8)}) > 4
