@@ -133,9 +133,9 @@ def varying_over(array: Array, axes: Collection[str]) -> Array:
     missing = tuple(sorted(set(axes) - varying_axes(array)))
     if not missing:
         return array
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(array, missing, to="varying")
-    return jax.lax.pvary(array, missing)
+    if (pcast := getattr(jax.lax, "pcast", None)) is not None:  # newer than JAX 0.8
+        return pcast(array, missing, to="varying")
+    return getattr(jax.lax, "pvary")(array, missing)  # noqa: B009 (newer ones have it no more)
 
 
 def context_of(equation: JaxprEqn) -> AbstractContextManager[Any]:

@@ -232,10 +232,10 @@ def _run_cond(
             results, found = interpreter.run(program, values)
             unseen = {leaf: shape for leaf, shape in shapes.items() if leaf not in found}
             zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), unseen)
-            sums = found | zeros
+            varying = compat.varying_over
             return results, {
-                leaf: tuple(compat.varying_over(array, axes[leaf]) for array in sums[leaf])
-                for leaf in sums
+                leaf: (varying(sums, axes[leaf]), varying(count, axes[leaf]))
+                for leaf, (sums, count) in (found | zeros).items()
             }
 
         return run

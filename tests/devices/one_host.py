@@ -58,4 +58,4 @@ for x in batches:
     params, state = step(params, state, spread(x, P("data")))
 insgd.check_state(state, params)
 if number == 0:
-    np.savez(out, **{name: np.asarray(leaf) for name, leaf in params.items()})
+    np.savez(out, hidden=np.asarray(params["hidden"]), head=np.asarray(params["head"]))
