@@ -1,10 +1,11 @@
 """What differs between versions of JAX, and nowhere else: program equations and their names."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "jaxpr_as_fun"]
@@ -152,6 +153,28 @@ def jit_like(equation: JaxprEqn, function: Callable[..., Any]) -> Callable[..., 
 
 def _specified(sharding: Any) -> Any:
     return None if type(sharding).__name__ == "UnspecifiedValue" else sharding
+
+
+def varying_axes(array: Any) -> frozenset[str]:
+    """The mesh axes that an array, or the shape of one, varies over inside ``shard_map``.
+
+    Known from its type there; none elsewhere, under ``check_vma=False`` and under ``jax.pmap``.
+    """
+    typed = array if isinstance(array, jax.ShapeDtypeStruct) else jax.typeof(array)
+    for name in ("mat", "manual_axis_type"):  # JAX 0.10 and newer: of an array, of a shape
+        if (manual := getattr(typed, name, None)) is not None:
+            return manual.varying
+    return getattr(typed, "vma", None) or frozenset()
+
+
+def varying_over(array: Array, axes: Collection[str]) -> Array:
+    """The array, which from now on varies over these mesh axes of ``shard_map`` too."""
+    missing = tuple(sorted(set(axes) - varying_axes(array)))
+    if not missing:
+        return array
+    if (pcast := getattr(jax.lax, "pcast", None)) is not None:  # newer than JAX 0.8
+        return pcast(array, missing, to="varying")
+    return getattr(jax.lax, "pvary")(array, missing)  # noqa: B009 (newer ones have it no more)
 
 
 def context_of(equation: JaxprEqn) -> AbstractContextManager[Any]:

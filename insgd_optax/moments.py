@@ -72,7 +72,8 @@ class InputMoments:
 
     def mean(self) -> Float[Array, "groups ..."]:
         """The mean over rows; zero where no row was seen."""
-        rows = jnp.maximum(self.count, jnp.ones_like(self.count))
+        # Less than one row is what `jax.lax.pmean` makes of a row that one device saw.
+        rows = jnp.where(self.count > 0, self.count, jnp.ones_like(self.count))
         return self.sums / rows.reshape(-1, *(1,) * (self.sums.ndim - 1))
 
     def row_power(self, power: Float[Array, "groups ..."]) -> Float[Array, "groups _ 1"]:

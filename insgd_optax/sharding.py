@@ -1,10 +1,13 @@
-"""Sharding: arrays whose type says how they lie on the devices of an Explicit mesh."""
+"""Sharding: arrays whose type says how they lie on the devices of a mesh."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
+
+from insgd_optax.compat import varying_axes
 
 
 def taken(array: Array, at: Any) -> Array:
@@ -26,6 +29,20 @@ def on_current_mesh(array: Array) -> Array:
     if made_on == mesh or not mesh.explicit_axes:
         return array
     return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))
+
+
+def axes_apart(arrays: Any, kept: Any) -> list[str]:
+    """The mesh axes of ``shard_map`` that one of the arrays varies over, and what is kept does not.
+
+    Each device would go on with a history of its own part of the batch, where one is expected.
+    """
+    varying = [frozenset().union(*map(varying_axes, jax.tree.leaves(t))) for t in (arrays, kept)]
+    return sorted(varying[0] - varying[1])
+
+
+def axis_names(axes: Sequence[str]) -> str:
+    """The names of mesh axes as they are written in a call of `jax.lax.psum`."""
+    return repr(axes[0] if len(axes) == 1 else tuple(axes))
 
 
 def _is_explicit(array: Array) -> bool:

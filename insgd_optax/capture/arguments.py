@@ -31,6 +31,15 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
+def is_exact(leaf: Any, origin: Origin) -> bool:
+    """Whether a leaf is the same, to the last bit, on any number of devices.
+
+    What a train step makes of sums (parameters, the averages of BatchNorm) is not. The batch is,
+    and so are keys and counters.
+    """
+    return bool(origin.data) or (origin.given and not jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
 def argument_origins(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],

@@ -9,6 +9,7 @@ from jax.core import Tracer
 
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
+from insgd_optax.capture.layers.sampling import seed_of
 from insgd_optax.capture.mistakes import check_parameters, check_result, hidden_arrays
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.capture.tracing import Leaf, trace
@@ -83,7 +84,8 @@ def value_and_grad(
         check_captured(traced.leaves, strict, hidden_arrays(args, kwargs))
         if rows:
             check_rows_are_reached(traced)
-        interpreter = Interpreter(structure, traced.targets, rewire, silent)
+        seed = seed_of([traced.arrays[place] for place in traced.exact])
+        interpreter = Interpreter(structure, traced.targets, rewire, silent, seed)
         results, found = interpreter.run(traced.program, traced.arrays)
         returned = traced.returned.with_arrays(results)
         value, aux = returned if has_aux else (returned, None)

@@ -35,12 +35,14 @@ class Interpreter:
       targets: a target for every leaf (by number) whose inputs are to be looked at.
       rewire: what to run in place of a layer's operation, if anything.
       silent: whether to leave out prints, callbacks and checks, in a second run of a program.
+      seed: what decides which rows of an input are drawn, where a structure asks for some.
     """
 
     structure: Structure
     targets: Mapping[int, Target]
     rewire: Callable[[Operation, Use], Operation] | None = None
     silent: bool = False
+    seed: Any = 0
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
         """The program's results, and the sums for every leaf that a layer in it uses."""
@@ -93,7 +95,7 @@ class Interpreter:
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        seen = use.look(operands)
+        seen = use.look(operands, self.seed)
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}

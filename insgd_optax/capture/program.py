@@ -33,9 +33,9 @@ class Use:
     times: int
     inputs: tuple[Any, ...]
 
-    def look(self, operands: Sequence[Any]) -> RowInput:
-        """What the layer sees, from all operands of its equation."""
-        return self.layer.look(*(operands[place] for place in self.layer.input))
+    def look(self, operands: Sequence[Any], seed: Any = 0) -> RowInput:
+        """What the layer sees, from all operands of its equation and a seed for drawn rows."""
+        return self.layer.look(*(operands[place] for place in self.layer.input), seed=seed)
 
 
 @dataclasses.dataclass

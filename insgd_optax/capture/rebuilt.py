@@ -152,16 +152,24 @@ def _run_cond(
     interpreter: Runner, choice: JaxprEqn, inner: Sequence[Program], operands: Sequence[Any]
 ) -> Results:
     index, *values = operands
-    shapes: dict[int, Any] = {}
-    for program in inner:
-        shapes |= jax.eval_shape(lambda *values, p=program: interpreter.run(p, values)[1], *values)
+    every = [
+        jax.eval_shape(lambda *values, p=program: interpreter.run(p, values)[1], *values)
+        for program in inner
+    ]
+    shapes = {leaf: shape for found in every for leaf, shape in found.items()}
+    # Branches must agree on the devices that a sum varies over, too.
+    axes = {leaf: _axes([found[leaf] for found in every if leaf in found]) for leaf in shapes}
 
     def branch(program: Program) -> Callable[..., Results]:
         def run(*values: Any) -> Results:
             results, found = interpreter.run(program, values)
             unseen = {leaf: shape for leaf, shape in shapes.items() if leaf not in found}
             zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), unseen)
-            return results, found | zeros
+            varying = compat.varying_over
+            return results, {
+                leaf: (varying(sums, axes[leaf]), varying(count, axes[leaf]))
+                for leaf, (sums, count) in (found | zeros).items()
+            }
 
         return run
 
@@ -169,6 +177,11 @@ def _run_cond(
     if of_platform := compat.branches_of_platforms(choice, branches):
         return jax.lax.platform_dependent(*values, **of_platform)
     return jax.lax.switch(index, branches, *values)
+
+
+def _axes(found: Sequence[Any]) -> frozenset[str]:
+    """The mesh axes of ``shard_map`` that one of these sums, or of their shapes, varies over."""
+    return frozenset().union(*(compat.varying_axes(array) for sums in found for array in sums))
 
 
 Rebuild = Callable[[Runner, JaxprEqn, Sequence[Program], Sequence[Any]], Results]

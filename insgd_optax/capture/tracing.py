@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from insgd_optax.capture.arguments import argument_origins, is_array, positions
+from insgd_optax.capture.arguments import argument_origins, is_array, is_exact, positions
 from insgd_optax.capture.biases import find_biases, walked
 from insgd_optax.capture.dataflow import analyze
 from insgd_optax.capture.moved import Moved
@@ -112,6 +112,7 @@ class Traced:
       program: what to run on `arrays`.
       arrays: the array leaves of the arguments.
       numbers: the place of each of them among all leaves of the arguments.
+      exact: which of them are the same on any number of devices: the batch, keys and counters.
       returned: what the loss returned.
       leaves: the leaves of the differentiated arguments, in flattening order.
     """
@@ -119,6 +120,7 @@ class Traced:
     program: Program
     arrays: list[Any]
     numbers: list[int]
+    exact: list[int]
     returned: Returned
     leaves: list[Leaf]
 
@@ -162,7 +164,8 @@ def trace(
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in parameters)
     leaves = _leaves(named_leaves(chosen), numbers, program, _reached(program, places))
     leaves = _with_biases(leaves, program, places)
-    return Traced(program, arrays, places, returned[-1], leaves)
+    exact = [n for n, place in enumerate(places) if is_exact(flat[place], origins[place])]
+    return Traced(program, arrays, places, exact, returned[-1], leaves)
 
 
 def _reached(program: Program, numbers: Sequence[int]) -> set[int]:

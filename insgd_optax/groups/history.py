@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
 from insgd_optax.settings import Number, check_between, check_is_count
+from insgd_optax.sharding import axes_apart, axis_names
 from insgd_optax.trees import only_state
 
 
@@ -133,7 +134,19 @@ def summed(
 
 
 def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHistory:
-    """The history after one more batch."""
+    """The history after one more batch.
+
+    Raises:
+      ValueError: if the sums are those of one device, and the history that of all.
+    """
+    if apart := axes_apart(sums, history):
+        raise ValueError(
+            f"The groups vary over the mesh axes {apart}, and their history does not: each device "
+            "would keep the history of its own part of the batch. Add them over the devices, and "
+            "pass the sums as the groups:\n"
+            f"    jax.lax.psum(insgd_optax.group_sums(labels, {len(history.count)}), "
+            f"{axis_names(apart)})"
+        )
     decay = jnp.asarray(decay, jnp.float32)
     before = decay * history.measured
     # Squares that are finite one by one may have a sum that is not.

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Int
 
 from insgd_optax.layout import Layout
+from insgd_optax.transforms.copies import check_copies
 from insgd_optax.trees import named_leaves
 
 
@@ -39,12 +40,23 @@ def check_fingerprints(
         raise ValueError(_other_leaves(np.ravel(kept), leaves, layouts))
 
 
-def check_state(state: Any, params: Any, *, layouts: Mapping[str, Layout] | None = None) -> None:
-    """Raises if an optimizer's state was made for other parameters than these.
+def check_state(
+    state: Any,
+    params: Any,
+    *,
+    layouts: Mapping[str, Layout] | None = None,
+    pmapped: bool = False,
+) -> None:
+    """Raises if a state was made for other parameters, or is not the same on all devices.
 
     Statistics are packed in the order of the parameters' paths. A restored state whose sizes fit
     parameters with other names would be read as that of other layers. Outside of ``jax.jit``
     every ``update`` looks for that; for a step under ``jax.jit``, call this after restoring.
+
+    Where a step runs device by device, under ``jax.shard_map`` or ``jax.pmap``, and the statistics
+    were not added over the devices, each device's state goes its own way. ``shard_map`` knows that
+    from the types, and ``update`` raises. ``shard_map(check_vma=False)`` and ``pmap`` do not: call
+    this after a few steps. Every array that lies on several devices of this process is compared.
 
     >>> import insgd_optax
     >>> import jax.numpy as jnp
@@ -59,11 +71,16 @@ def check_state(state: Any, params: Any, *, layouts: Mapping[str, Layout] | None
       state: that of an optimizer of this library, also inside a chain or another wrapper.
       params: the parameters that it is to be used for.
       layouts: those that the optimizer was made with, if any.
+      pmapped: whether both have a first axis of devices, as ``jax.pmap`` returns them.
 
     Raises:
-      ValueError: with the paths that the state was not made for, if it holds no such state, or
-        under ``jax.jit``, where its numbers are not known.
+      ValueError: with the paths that the state was not made for, or of an array that differs from
+        device to device; if it holds no such state, or under ``jax.jit``, where its numbers are
+        not known.
     """
+    check_copies((state, params), pmapped)
+    if pmapped:
+        state, params = jax.tree.map(lambda copies: copies[0], (state, params))
     kept = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if _is_kept(path)]
     if not kept:
         raise ValueError("The state holds no fingerprints: it is that of no insgd_optax optimizer.")

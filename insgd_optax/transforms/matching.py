@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from insgd_optax.moments import InputMoments
+from insgd_optax.sharding import axes_apart, axis_names
 from insgd_optax.structures import Structure
 
 NO_PARAMS = """update() was called without params, which steps are relative to:
@@ -111,6 +112,7 @@ def _check_fits(path: str, leaf: Any, moments: Any, structure: Structure | None)
             "reshapes them (optax.flatten) around this one."
         )
     _check_sizes(path, moments)
+    _check_devices(path, leaf, moments)
 
 
 def _check_is_for(path: str, leaf: Any, moments: InputMoments, structure: Structure) -> None:
@@ -142,4 +144,14 @@ def _check_sizes(path: str, moments: InputMoments) -> None:
             f"and counts of shape {found[1]}, where {kept} on {layout.groups} groups of "
             f"{layout.inputs} inputs has {expected} and {(layout.groups,)}. Pass them as "
             "value_and_grad returns them; under jax.vmap, map the update as well."
+        )
+
+
+def _check_devices(path: str, leaf: Any, moments: InputMoments) -> None:
+    if apart := axes_apart((moments.sums, moments.count), leaf):
+        raise ValueError(
+            f"The statistics of '{path}' of shape {jnp.shape(leaf)} vary over the mesh axes "
+            f"{apart}, and its update does not: each device would keep the history of its own "
+            "part of the batch. Add them over the devices, as gradients are averaged:\n"
+            f"    input_stats = jax.lax.psum(input_stats, {axis_names(apart)})"
         )

@@ -39,7 +39,8 @@ class Layer:
       input: which operands say what the input is.
       steps: from the weight operand to ``(groups, inputs, outputs)``, read in order.
       groups, inputs, outputs: those sizes.
-      look: from the input operands to what can be asked about them.
+      look: from the input operands, and the ``seed`` for drawn rows, to what can be asked about
+        them.
       one_hot: whether the input is one-hot.
       is_choice: whether the result may itself be a weight: a matrix that the input chooses.
       strides: for each axis of the result, how far apart its entries lie in ``(groups, outputs)``;

@@ -55,12 +55,14 @@ class ConvolutionInput:
       kernel: the kernel's shape.
       space: how many positions the output has along each axis.
       params: the equation's.
+      seed: what decides which rows are drawn.
     """
 
     x: Array
     kernel: tuple[int, ...]
     space: tuple[int, ...]
     params: dict[str, Any]
+    seed: Any = 0
 
     has_positions = True
 
@@ -81,7 +83,7 @@ class ConvolutionInput:
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         """Patches, read from the padded input at drawn places."""
-        places = drawn_rows(number, self._row_count, real(self.x))
+        places = drawn_rows(number, self._row_count, self.seed)
         if places is None:
             places = jnp.arange(self._row_count, dtype=jnp.int32)
         example, *starts = jnp.unravel_index(places, (self.x.shape[self._axes[0]], *self.space))

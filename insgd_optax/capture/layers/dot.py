@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +65,7 @@ class DotInput:
       output_groups: its batch axes, in the order of the result's.
       outputs_before, outputs_after: how many axes the weight adds to the result, between the
         batch axes and the rows or after the rows.
+      seed: what decides which rows are drawn.
     """
 
     x: Array
@@ -72,6 +74,7 @@ class DotInput:
     output_groups: tuple[int, ...]
     outputs_before: int
     outputs_after: int
+    seed: Any = 0
 
     has_positions = False
 
@@ -112,7 +115,7 @@ class DotInput:
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         total = math.prod(self.x.shape[axis] for axis in self.row_axes)
-        places = drawn_rows(number, total, real(self.x))
+        places = drawn_rows(number, total, self.seed)
         if places is None:
             return self._all_rows(everywhere(real(self.x)))
         at = jnp.unravel_index(places, [self.x.shape[axis] for axis in self.row_axes])

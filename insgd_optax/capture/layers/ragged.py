@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,12 @@ def ragged_layer(equation: JaxprEqn) -> Layer | None:
     if dimensions != PLAIN or equation.params.get("group_offset") is not None:
         return None
     groups, inputs, outputs = shape_of(equation.invars[1])
-    return Layer("ragged_dot", 1, (0, 2), (), groups, inputs, outputs, RaggedInput)
+    return Layer("ragged_dot", 1, (0, 2), (), groups, inputs, outputs, _look)
+
+
+def _look(x: Array, sizes: Array, seed: Any = 0) -> "RaggedInput":
+    del seed  # no rows are drawn
+    return RaggedInput(x, sizes)
 
 
 def _tuples(nested: object) -> object:
