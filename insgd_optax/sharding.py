@@ -23,10 +23,11 @@ def everywhere(array: Array) -> Array:
 
 
 def on_current_mesh(array: Array) -> Array:
-    """The array for use where the code is now, after it was made inside of ``auto_axes``."""
+    """The array for use where the code is now, if it was made outside or inside ``auto_axes``."""
     mesh = jax.sharding.get_abstract_mesh()
     made_on = jax.typeof(array).sharding.mesh
-    if made_on == mesh or not mesh.explicit_axes:
+    explicit = mesh.explicit_axes or made_on.explicit_axes
+    if made_on == mesh or not mesh.axis_names or not explicit:
         return array
     return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec()))
 

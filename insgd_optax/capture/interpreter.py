@@ -95,7 +95,8 @@ class Interpreter:
 
     def observe(self, use: Use, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        seen = use.look(operands, self.seed)
+        seed = self.seed if isinstance(self.seed, int) else on_current_mesh(self.seed)
+        seen = use.look(operands, seed)
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}

@@ -77,7 +77,7 @@ IN_AUTO: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("use", IN_AUTO)
-@pytest.mark.parametrize("structure", [insgd.MeanVariances(), insgd.Scalar()])
+@pytest.mark.parametrize("structure", [insgd.MeanVariances(), insgd.Scalar(), insgd.Full(rows=3)])
 def test_a_layer_in_an_automatic_part_of_an_explicit_mesh_is_as_on_one_device(use, structure):
     def loss(params, x):
         return mean_square(IN_AUTO[use](params["w"], x))
