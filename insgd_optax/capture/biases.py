@@ -47,7 +47,7 @@ class Walk:
       sums: the sum that a layer's result is in.
       elsewhere: results, and leaves, that something else is done with.
       products_summed: leaves that are multiplied with data, an entry at an entry, and summed: a
-        product of tensors in two steps; and why they are no gains.
+        product of tensors in two steps. With the reason that a message gives.
       shifts: of the data.
     """
 

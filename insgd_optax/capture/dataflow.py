@@ -185,7 +185,7 @@ def _follow_simple(
         note_why_not(program.why_not, equation, operands, join_mixed(operands).data)
     if equation.primitive.name in PASSING_ON:
         return operands
-    results = results_of(program.closed.jaxpr, equation, operands)
+    results = results_of(program, equation, operands)
     if layer is not None and layer.is_choice:
         held = chosen_leaves(operands[layer.weight])
         results = [dataclasses.replace(result, held=held) for result in results]

@@ -29,7 +29,7 @@ def moved_results(
 
 
 def _parts(program: Program, equation: JaxprEqn, operand: Moved) -> list[Moved | None]:
-    cuts = static_cuts(program.closed.jaxpr, equation) or []
+    cuts = static_cuts(program, equation) or []
     parts = [operand.sliced(cut) for cut in cuts]
     shapes = [compat.shape_of(result) for result in equation.outvars]
     return [part and part.reshaped(shape) for part, shape in zip(parts, shapes, strict=False)]

@@ -12,7 +12,7 @@ from insgd_optax.capture.layers import Layer, RowInput
 from insgd_optax.capture.origin import Origin
 from insgd_optax.capture.reach import Reach
 from insgd_optax.capture.why_not import Reasons
-from insgd_optax.compat import ClosedJaxpr
+from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Program:
       origins: of every variable that depends on parameters or data.
       nested: the programs of an equation, by the equation's place.
       inner: those of equations that hold layers or effects.
-      why_not: for a leaf (by number), why an equation that uses it is no layer.
+      why_not: for a leaf (by number), why an equation that uses it is not a layer.
       split: the mesh axes over which its data is split, in a ``shard_map``.
     """
 
@@ -77,6 +77,11 @@ class Program:
             for equation in self.closed.jaxpr.eqns
             for atom in {atom for atom in equation.invars if not compat.is_literal(atom)}
         )
+
+    @functools.cached_property
+    def makers(self) -> dict[Any, JaxprEqn]:
+        """Which equation makes each variable."""
+        return {result: each for each in self.closed.jaxpr.eqns for result in each.outvars}
 
     @property
     def has_layers(self) -> bool:

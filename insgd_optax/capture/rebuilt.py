@@ -14,6 +14,7 @@ from insgd_optax import compat
 from insgd_optax.capture.program import Program
 from insgd_optax.capture.target import Found, Target, added
 from insgd_optax.compat import JaxprEqn
+from insgd_optax.trees import zeros_of
 
 Results = tuple[list[Any], Found]
 
@@ -135,8 +136,7 @@ def _run_while(
         results, found = interpreter.run(program, [*constants, *state[0]])
         return results, added(state[1], found)
 
-    shapes = jax.eval_shape(lambda: interpreter.run(program, [*constants, *carry])[1])
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    zeros = zeros_of(lambda: interpreter.run(program, [*constants, *carry])[1])
     return jax.lax.while_loop(goes_on, body, (list(carry), zeros))
 
 

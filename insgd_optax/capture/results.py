@@ -12,8 +12,9 @@ import numpy as np
 from insgd_optax import compat
 from insgd_optax.capture.origin import Origin, join_entrywise, join_mixed
 from insgd_optax.capture.primitives import ENTRYWISE, RESHAPING
+from insgd_optax.capture.program import Program
 from insgd_optax.capture.why_not import held_leaves
-from insgd_optax.compat import Jaxpr, JaxprEqn
+from insgd_optax.compat import JaxprEqn
 
 Cut = tuple[slice, ...]
 
@@ -27,10 +28,10 @@ OF_INDICES: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def results_of(jaxpr: Jaxpr, equation: JaxprEqn, operands: list[Origin]) -> list[Origin]:
+def results_of(program: Program, equation: JaxprEqn, operands: list[Origin]) -> list[Origin]:
     """Origins of an equation's results, from those of its operands."""
     if operands[0].is_weight and not any(operand.data for operand in operands):
-        cuts = static_cuts(jaxpr, equation)
+        cuts = static_cuts(program, equation)
         if cuts is not None:
             parts = [operands[0].sliced(cut) for cut in cuts]
             shapes = [compat.shape_of(result) for result in equation.outvars]
@@ -38,7 +39,7 @@ def results_of(jaxpr: Jaxpr, equation: JaxprEqn, operands: list[Origin]) -> list
     return [_result(equation, operands)] * len(equation.outvars)
 
 
-def static_cuts(jaxpr: Jaxpr, equation: JaxprEqn) -> list[Cut] | None:
+def static_cuts(program: Program, equation: JaxprEqn) -> list[Cut] | None:
     """For every result of an equation the slice of the first operand that it is.
 
     None where it is not one, or where it is only known when the program runs.
@@ -55,7 +56,7 @@ def static_cuts(jaxpr: Jaxpr, equation: JaxprEqn) -> list[Cut] | None:
         case "unstack":
             return [_along(equation, slice(n, n + 1)) for n in range(len(equation.outvars))]
         case "dynamic_slice":
-            starts = _known(jaxpr, tuple(equation.invars[1:]))
+            starts = _known(program, tuple(equation.invars[1:]))
             if starts is None:
                 return None
             whole, sizes = compat.shape_of(equation.invars[0]), params["slice_sizes"]
@@ -71,14 +72,13 @@ def _along(equation: JaxprEqn, places: slice) -> Cut:
     return tuple(places if n == axis else slice(0, size) for n, size in enumerate(shape))
 
 
-def _known(jaxpr: Jaxpr, atoms: tuple[Any, ...]) -> list[int] | None:
+def _known(program: Program, atoms: tuple[Any, ...]) -> list[int] | None:
     """The integers that a program makes from constants alone."""
-    made_by = {result: each for each in jaxpr.eqns for result in each.outvars}
 
     def value(atom: Any) -> int | None:
         if compat.is_literal(atom):
             return int(np.asarray(atom.val)) if np.ndim(atom.val) == 0 else None
-        equation = made_by.get(atom)
+        equation = program.makers.get(atom)
         if equation is None or equation.primitive.name not in OF_INDICES:
             return None
         operands = [value(operand) for operand in equation.invars]

@@ -19,13 +19,7 @@ from insgd_optax.capture.parts import layout_of_parts
 from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.reach import reach_of_loss
 from insgd_optax.capture.target import Target
-from insgd_optax.capture.why_not import (
-    BIAS,
-    CHOSEN,
-    HARMLESS,
-    NO_DATA,
-    NO_GRADIENT,
-)
+from insgd_optax.capture.why_not import BIAS, CHOSEN, HARMLESS, NO_DATA, NO_GRADIENT
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias
 from insgd_optax.trees import named_leaves
