@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from insgd_optax.capture.gradient_norms import example_gradient_norms
 from insgd_optax.capture.gradients import value_and_grad
 from insgd_optax.capture.per_example import PerExample
+from insgd_optax.capture.tap import tap
 from insgd_optax.explain import Explanation, LeafReport, explain
 from insgd_optax.groups import (
     GroupHistory,
@@ -108,6 +109,7 @@ __all__ = [
     "scale_by_insgd",
     "similarity_groups",
     "softmax_gradient_norm",
+    "tap",
     "track_groups",
     "track_prototypes",
     "value_and_grad",

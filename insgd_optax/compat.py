@@ -34,6 +34,11 @@ def is_call(equation: JaxprEqn) -> bool:
     return equation.primitive.name in JIT | REMAT | CUSTOM_RULE | CALL
 
 
+def name_of_call(equation: JaxprEqn) -> str | None:
+    """The name of the function that a ``jit`` equation calls; None for another equation."""
+    return equation.params.get("name") if equation.primitive.name in JIT else None
+
+
 def is_shard_map(equation: JaxprEqn) -> bool:
     return equation.primitive.name in SHARD_MAP
 

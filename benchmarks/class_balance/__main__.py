@@ -3,9 +3,10 @@
     python -m benchmarks.class_balance --data FOLDER [--only WORD] [--seeds 3] [--jobs 2]
 
 The folder holds ``cifar10_if10.zip``, ``pneumoniamnist.npz`` and ``covid_xray_64.zip``, or some of
-them. Every optimizer with every loss gets six learning rates over a range of 256, of which balanced
-validation accuracy chooses on a seed of its own. Prints tables and writes them, a figure and every
-recall: ``class_balance.md``, ``.png`` and ``.json``. Takes about 75 minutes on two cores.
+them. Every optimizer gets six learning rates over a range of 256 with a plain loss, of which
+balanced validation accuracy chooses on a seed of its own; every loss is trained at that rate.
+Prints tables and writes them, a figure and every recall: ``class_balance.md``, ``.png`` and
+``.json``. Takes about an hour on two cores.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every optimizer with every loss on one data set: tuned alike, then trained with fresh seeds."""
+"""Every optimizer with every loss on one data set: tuned with a plain loss, then fresh seeds."""
 
 import time
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.class_balance.contenders import Balance, contenders, losses_of
+from benchmarks.class_balance.contenders import LOSSES, PLAIN, Balance, contenders, losses_of
 from benchmarks.class_balance.data import Cut, Task
 from benchmarks.class_balance.training import Program, program, recalls, trained
 from benchmarks.trials import searched
@@ -18,7 +18,8 @@ class Row(NamedTuple):
     """An optimizer with a loss.
 
     Attributes:
-      tuning: balanced validation accuracy by learning rate, on a seed of its own, for each cut.
+      tuning: balanced validation accuracy by learning rate, on a seed of its own, for each cut,
+        with a plain loss.
       rates: the best of these.
       validation, test: recalls in percent.
     """
@@ -40,40 +41,50 @@ class Row(NamedTuple):
 
 
 def compared(task: Task, optimizer: str, seeds: int) -> list[Row]:
-    """An optimizer with each of its losses.
+    """An optimizer with each of its losses, at the learning rate that is best with a plain one.
 
-    The test images are looked at once a run, at its end, and not in tuning, which every cut of the
-    data has for itself: what one cut tests on, others train on.
+    Every cut of the data has a rate of its own: what one cut tests on, others train on.
     """
-    contender, rows = contenders()[optimizer], []
-    compiled, cuts = program(task, contender), task.cuts[:seeds]
+    contender, cuts = contenders()[optimizer], task.cuts[:seeds]
+    compiled = program(task, contender)
+    tuning = [_tuned(compiled, task, cut, contender.center) for cut in cuts]
+    rows = []
     for loss, balance in losses_of(optimizer).items():
         start = time.perf_counter()
-        tuning = [_tuned(compiled, task, cut, contender.center, balance) for cut in cuts]
-        rates = [max(tried, key=tried.__getitem__) for tried in tuning]
-        held, test = [], []
-        for seed in range(seeds):
-            cut, rate = cuts[seed % len(cuts)], rates[seed % len(cuts)]
-            run = trained(compiled, task, cut.train, rate, balance, seed)
-            held.append(recalls(compiled, run, cut.validation))
-            test.append(recalls(compiled, run, cut.test))
-        rows.append(Row(optimizer, loss, tuning, rates, np.stack(held), np.stack(test)))
+        rows.append(_row(compiled, task, (optimizer, loss), tuning, balance, seeds))
+        held, test = rows[-1].validation.mean(), rows[-1].test.mean()
         seconds = time.perf_counter() - start
         print(
-            f"{task.name}: {rows[-1].name} at {rates}: validation {np.mean(held):.1f}, "
-            f"test {np.mean(test):.1f} ({seconds:.0f} s)",
+            f"{task.name}: {rows[-1].name} at {rows[-1].rates}: validation {held:.1f}, "
+            f"test {test:.1f} ({seconds:.0f} s)",
             flush=True,
         )
     return rows
 
 
-def _tuned(
-    compiled: Program, task: Task, cut: Cut, center: float, balance: Balance
-) -> dict[float, float]:
-    """The mean of the recalls: the validation split may be imbalanced itself."""
+def _row(
+    compiled: Program,
+    task: Task,
+    names: tuple[str, str],
+    tuning: list[dict[float, float]],
+    balance: Balance,
+    seeds: int,
+) -> Row:
+    """A run for every seed. The test images are looked at once a run, at its end."""
+    rates, held, test = [max(tried, key=tried.__getitem__) for tried in tuning], [], []
+    for seed in range(seeds):
+        cut, rate = task.cuts[seed % len(tuning)], rates[seed % len(tuning)]
+        run = trained(compiled, task, cut.train, rate, balance, seed)
+        held.append(recalls(compiled, run, cut.validation))
+        test.append(recalls(compiled, run, cut.test))
+    return Row(*names, tuning, rates, np.stack(held), np.stack(test))
+
+
+def _tuned(compiled: Program, task: Task, cut: Cut, center: float) -> dict[float, float]:
+    """The mean of the recalls with a plain loss: the validation split may be imbalanced itself."""
 
     def score(rate: float) -> float:
-        run = trained(compiled, task, cut.train, rate, balance, SEARCH_SEED)
+        run = trained(compiled, task, cut.train, rate, LOSSES[PLAIN], SEARCH_SEED)
         return float(recalls(compiled, run, cut.validation).mean())
 
     return searched(center, score)

@@ -8,7 +8,7 @@ import optax
 import insgd_optax as insgd
 from benchmarks.gradient import muon_dimensions
 
-# Input normalization by the power of every feature, and by the whole second moment.
+# Input normalization by every feature's mean and variance, and by the whole second moment.
 OURS = (DEFAULT, FULL) = ("INSGD", "INSGD Full")
 
 
@@ -44,8 +44,9 @@ class Balance(NamedTuple):
     gradient: float = 0.0
 
 
+PLAIN = "cross-entropy"
 LOSSES = {
-    "cross-entropy": Balance(),
+    PLAIN: Balance(),
     "balanced softmax": Balance(prior=1.0),
     "prior ** 1.5": Balance(prior=1.5),
     "re-weighted": Balance(frequency=1.0),
@@ -55,14 +56,8 @@ CLASS_AND_HISTORY = {"class and history": Balance(prior=1.0, gradient=-0.5)}
 
 
 def losses_of(optimizer: str) -> dict[str, Balance]:
-    """The losses for everyone; for ours also the balanced softmax with a factor for each class.
-
-    For the second of ours those with a prior only, which did best with the first.
-    """
-    if optimizer == FULL:
-        priors = {name: balance for name, balance in LOSSES.items() if balance.prior}
-        return {**priors, **CLASS_AND_HISTORY}
-    return {**LOSSES, **CLASS_AND_HISTORY} if optimizer == DEFAULT else LOSSES
+    """The losses for everyone; for ours also the balanced softmax with a factor for each class."""
+    return {**LOSSES, **CLASS_AND_HISTORY} if optimizer in OURS else LOSSES
 
 
 def contenders() -> dict[str, Contender]:

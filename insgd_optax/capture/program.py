@@ -11,6 +11,7 @@ from insgd_optax import compat
 from insgd_optax.capture.layers import Layer, RowInput
 from insgd_optax.capture.origin import Origin
 from insgd_optax.capture.reach import Reach
+from insgd_optax.capture.tap import is_tap
 from insgd_optax.capture.why_not import Reasons
 from insgd_optax.compat import ClosedJaxpr, JaxprEqn
 
@@ -98,12 +99,12 @@ class Program:
         return [*self.uses.values(), *inside]
 
     def uses_with_own_rule(self) -> list[Use]:
-        """The layers inside functions that bring a derivative rule of their own."""
+        """The layers inside functions that bring a derivative rule of their own, and in taps."""
         found = []
         for place, programs in self.inner.items():
-            name = self.closed.jaxpr.eqns[place].primitive.name
+            equation = self.closed.jaxpr.eqns[place]
+            own = equation.primitive.name in compat.CUSTOM_RULE or is_tap(equation)
             for program in programs:
-                own = name in compat.CUSTOM_RULE
                 found += program.all_uses() if own else program.uses_with_own_rule()
         return found
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from insgd_optax import compat
 from insgd_optax.capture.primitives import FLAT, PASSING_ON
+from insgd_optax.capture.tap import is_tap
 from insgd_optax.compat import Jaxpr, JaxprEqn
 
 
@@ -93,6 +94,8 @@ def _through(
         any_branch = [any(each) for each in zip(*kept, strict=True)]
         index = operands[:1] if has_rule else []
         return inside, [*index, *_chosen(operands[1:], any_branch)]
+    if is_tap(equation):
+        return _through_tap(equation, has_rule)
     if compat.is_call(equation) or compat.is_shard_map(equation):
         own = name in compat.CUSTOM_RULE
         called = compat.called_program(equation).jaxpr
@@ -104,21 +107,23 @@ def _through(
     return (), operands
 
 
+def _through_tap(equation: JaxprEqn, has_rule: bool) -> tuple[tuple[Reach, ...], list[Any]]:
+    """All that a tap holds: nothing depends on it, and it is there to be looked at."""
+    called = compat.called_program(equation).jaxpr
+    everything = [result for each in called.eqns for result in each.outvars]
+    inside = _reach(called, everything, has_rule=True)
+    passed = _reach(called, called.outvars, has_rule)
+    reached = [atom in passed.variables for atom in called.invars]
+    return (inside,), _chosen(equation.invars, reached)
+
+
 def _through_scan(
     equation: JaxprEqn, wanted: Sequence[bool], has_rule: bool
 ) -> tuple[tuple[Reach, ...], list[Any]]:
     """The body of a scan, whose carries are reached from the next iteration too."""
     body = compat.as_closed(equation.params["jaxpr"]).jaxpr
     constants, carries = compat.scan_sizes(equation)
-    wanted = list(wanted)
-    while True:
-        inside = _reach(body, _chosen(body.outvars, wanted), has_rule)
-        reached = [atom in inside.variables for atom in body.invars]
-        carried = zip(wanted[:carries], reached[constants : constants + carries], strict=True)
-        after = [*(now or next for now, next in carried), *wanted[carries:]]
-        if after == wanted:
-            break
-        wanted = after
+    inside, wanted, reached = _repeated(body, wanted, constants, carries, has_rule)
     # A loop of no iterations returns its carries as they came in.
     passed = [False] * constants + wanted[:carries] + [False] * (len(reached) - constants - carries)
     either = [one or other for one, other in zip(reached, passed, strict=True)]
@@ -130,16 +135,27 @@ def _through_while(
 ) -> tuple[tuple[Reach, ...], list[Any]]:
     """The body of a loop without a fixed length, which has carries alone."""
     body = compat.as_closed(equation.params["body_jaxpr"]).jaxpr
-    constants, wanted = equation.params["body_nconsts"], list(wanted)
+    constants = equation.params["body_nconsts"]
+    inside, wanted, reached = _repeated(body, wanted, constants, len(wanted), has_rule)
+    operands = equation.invars[equation.params["cond_nconsts"] :]
+    return (inside,), _chosen(operands, [*reached[:constants], *wanted])
+
+
+def _repeated(
+    body: Jaxpr, wanted: Sequence[bool], constants: int, carries: int, has_rule: bool
+) -> tuple[Reach, list[bool], list[bool]]:
+    """The reach in the body of a loop, which of its results are wanted, which operands are reached.
+
+    What one iteration wants of its carries the iteration before has to give.
+    """
     while True:
         inside = _reach(body, _chosen(body.outvars, wanted), has_rule)
         reached = [atom in inside.variables for atom in body.invars]
-        after = [now or next for now, next in zip(wanted, reached[constants:], strict=True)]
+        carried = reached[constants : constants + carries] + [False] * (len(wanted) - carries)
+        after = [now or next for now, next in zip(wanted, carried, strict=True)]
         if after == wanted:
-            break
+            return inside, after, reached
         wanted = after
-    operands = equation.invars[equation.params["cond_nconsts"] :]
-    return (inside,), _chosen(operands, [*reached[:constants], *wanted])
 
 
 def _chosen(atoms: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:

@@ -7,6 +7,7 @@ from insgd_optax.capture.origin import SPREAD, Origin
 from insgd_optax.capture.primitives import (
     ENTRYWISE,
     LOOKUPS,
+    OPAQUE,
     PRODUCTS,
     is_entrywise,
     is_multiplication,
@@ -34,6 +35,10 @@ SPLIT = (
     "is split over the devices by a `shard_map` inside of the loss: give it whole, with P() in "
     "in_specs, or call value_and_grad inside of the function that is mapped and sum its results"
 )
+TAP = (
+    ": JAX does not see what it does. Say it in the loss, with x = insgd_optax.tap(x, weight) in "
+    "front of it"
+)
 # No matrix, kernel or table was missed in these cases.
 HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
 
@@ -51,14 +56,14 @@ def note_why_not(
       operands: the origins of its operands.
       data: the arguments of the loss that meet there.
     """
-    entrywise = is_entrywise(equation)
+    entrywise, hint = is_entrywise(equation), TAP if equation.primitive.name in OPAQUE else ""
     for place, operand in enumerate(operands):
         others = [*operands[:place], *operands[place + 1 :]]
         if _is_product(equation) and any(other.data for other in others):
             for leaf, reason in operand.held.items():
                 reasons.setdefault(leaf, []).append(reason)
         if data and not is_penalty(equation):
-            reason = BIAS if entrywise else f"{_meeting(equation, data)}, no layer"
+            reason = BIAS if entrywise else f"{_meeting(equation, data)}, no layer{hint}"
         elif not data and _is_sum_of_products(equation) and any(other.given for other in others):
             reason = f"`{equation.primitive.name}` applies it to an array that is not batch data"
         else:

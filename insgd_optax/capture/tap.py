@@ -1,0 +1,59 @@
+"""tap: says what a layer sees where an operation hides it from the trace."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from insgd_optax import compat
+from insgd_optax.compat import JaxprEqn
+
+# The name of the equation. Everything within stands for an operation and computes nothing.
+NAME = "insgd_optax_tap"
+
+
+def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.matmul) -> Array:
+    """Says in a loss that a weight is applied to an input. Returns the input.
+
+    A Pallas kernel, a callback or a foreign function applies a weight where a trace cannot look.
+    ``operation`` says with JAX's own functions what it does, and `value_and_grad` finds the layer
+    there: a matrix product, an einsum, a convolution or a lookup. Its result is thrown away, so
+    that under ``jax.jit`` it costs nothing. Without `value_and_grad` a tap does nothing.
+
+    >>> from insgd_optax import value_and_grad
+    >>> def on_the_host(x, w):                              # stands for what JAX does not see
+    ...     like = jax.ShapeDtypeStruct((2, 1), x.dtype)
+    ...     return jax.pure_callback(lambda x, w: x @ w, like, x, w)
+    >>> product = jax.custom_vjp(on_the_host)
+    >>> product.defvjp(
+    ...     lambda x, w: (on_the_host(x, w), (x, w)),
+    ...     lambda kept, gradient: (gradient @ kept[1].T, kept[0].T @ gradient))
+    >>> def loss_fn(params, x):
+    ...     return jnp.sum(product(tap(x, params["w"]), params["w"]))
+    >>> x = jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    >>> _, _, input_stats = value_and_grad(loss_fn)({"w": jnp.ones((2, 1))}, x)
+    >>> input_stats["w"].sums.tolist()                      # 1 + 3, 2 + 0, and 1 + 9, 4 + 0
+    [[4.0, 2.0, 10.0, 4.0]]
+
+    Args:
+      x: the layer's input. Apply the layer to what is returned: a tap whose result the loss does
+        not depend on does not count.
+      weight: the layer's weight.
+      operation: what is done with both. By default the matrix product ``x @ weight``.
+
+    Returns:
+      ``x``.
+    """
+
+    def tapped(x: Array, weight: Array) -> Array:
+        operation(*jax.lax.stop_gradient((x, weight)))
+        return x
+
+    tapped.__name__ = NAME
+    return jax.jit(tapped)(x, weight)
+
+
+def is_tap(equation: JaxprEqn) -> bool:
+    return compat.name_of_call(equation) == NAME
