@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make demo    train SGD, Adam, Muon and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
-	@echo "make test    run the tests (ARGS=\"-k word\" is passed to pytest)"
+	@echo "make test    run the tests (ARGS=\"-k word\" is passed to pytest, \"-m long\" runs the long ones)"
 	@echo "make check   ruff, pyright and the doctests"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and what the demo wrote"
@@ -26,7 +26,7 @@ demo: $(DEMO)
 	@$(BIN)/python examples/imbalanced_digits.py $(ARGS)
 
 test: $(DEV)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check .

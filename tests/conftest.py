@@ -13,6 +13,7 @@ jax.config.update("jax_enable_x64", True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: left out of `make test`; ARGS='-m long' runs it")
     config.addinivalue_line(
         "markers", "framework: runs code of a framework, which need not stand strict promotion"
     )

@@ -22,7 +22,7 @@ def check_captured(leaves: Sequence[Leaf], strict: bool, hidden: Sequence[str] =
     Args:
       leaves: what was found for each leaf.
       strict: whether a matrix that was not captured is an error.
-      hidden: where arrays may be that JAX does not see, in words.
+      hidden: why JAX may not see the data, in words.
 
     Raises:
       ValueError: with the path, the shape, the reason and the call that mends it.

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
 from insgd_optax.capture.layers.sampling import seed_of
-from insgd_optax.capture.mistakes import check_parameters, check_result, hidden_arrays
+from insgd_optax.capture.mistakes import check_parameters, check_result, hidden_data
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
@@ -81,7 +81,7 @@ def value_and_grad(
     def instrumented(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
         check_result(traced.returned.shapes, has_aux)
-        check_captured(traced.leaves, strict, hidden_arrays(args, kwargs))
+        check_captured(traced.leaves, strict, hidden_data(args, kwargs))
         if rows:
             check_rows_are_reached(traced)
         seed = seed_of([traced.arrays[place] for place in traced.exact])

@@ -70,19 +70,32 @@ def check_result(result: Any, has_aux: bool) -> None:
         )
 
 
-def hidden_arrays(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """Objects among the arguments that hold arrays which JAX does not see, in words."""
+def hidden_data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """Why JAX may not see the data among the arguments, in words.
+
+    It sees no array inside of an object that it does not know, and no lookup of no rows.
+    """
     found = []
     for path, leaf in tree_flatten_with_path((args, dict(kwargs)))[0]:
-        inside = getattr(leaf, "__dict__", {}) if not isinstance(leaf, type) else {}
-        if not is_array(leaf) and any(map(is_array, inside.values())):
-            # The path starts with (args, kwargs) and the place in them.
-            argument = f"Argument {getattr(path[1], 'idx', None) or getattr(path[1], 'key', 0)}"
+        # The path starts with (args, kwargs) and the place in them.
+        argument = f"Argument {getattr(path[1], 'idx', None) or getattr(path[1], 'key', 0)}"
+        if is_array(leaf):
+            if 0 in jnp.shape(leaf):
+                found.append(
+                    f"{argument} of the loss has no rows (shape {jnp.shape(leaf)}), and a lookup "
+                    "of no rows is no operation for JAX. Leave out a batch without examples."
+                )
+        elif _holds_arrays(leaf):
             found.append(
                 f"{argument} of the loss holds an object of type {type(leaf).__name__}, whose "
                 f"arrays JAX does not see. {_registration(leaf)}"
             )
     return found
+
+
+def _holds_arrays(leaf: Any) -> bool:
+    inside = getattr(leaf, "__dict__", {}) if not isinstance(leaf, type) else {}
+    return any(map(is_array, inside.values()))
 
 
 def _registration(leaf: Any) -> str:

@@ -30,6 +30,8 @@ OF_INDICES: Mapping[str, Callable[..., Any]] = {
 
 def results_of(program: Program, equation: JaxprEqn, operands: list[Origin]) -> list[Origin]:
     """Origins of an equation's results, from those of its operands."""
+    if (only := _only_case(program, equation)) is not None:
+        return [operands[only]]
     if operands[0].is_weight and not any(operand.data for operand in operands):
         cuts = static_cuts(program, equation)
         if cuts is not None:
@@ -37,6 +39,29 @@ def results_of(program: Program, equation: JaxprEqn, operands: list[Origin]) -> 
             shapes = [compat.shape_of(result) for result in equation.outvars]
             return [p.then(("reshape", s)) for p, s in zip(parts, shapes, strict=True)]
     return [_result(equation, operands)] * len(equation.outvars)
+
+
+def _only_case(program: Program, equation: JaxprEqn) -> int | None:
+    """The operand of a selection between a variable and itself behind a ``stop_gradient``.
+
+    A `cond` under `vmap` runs both branches, and selects what flows back from each that way.
+    """
+    if equation.primitive.name != "select_n":
+        return None
+    cases = equation.invars[1:]
+    sources = [_before_stop(program, case) for case in cases]
+    kept = [n for n, case in enumerate(cases) if case is sources[n]]
+    if not kept or any(source is not sources[0] for source in sources):
+        return None
+    return 1 + kept[0]
+
+
+def _before_stop(program: Program, atom: Any) -> Any:
+    """The variable of which another is a ``stop_gradient``; the other itself if it is none."""
+    maker = None if compat.is_literal(atom) else program.makers.get(atom)
+    if maker is None or maker.primitive.name != "stop_gradient":
+        return atom
+    return maker.invars[0]
 
 
 def static_cuts(program: Program, equation: JaxprEqn) -> list[Cut] | None:

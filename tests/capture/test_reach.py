@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import insgd_optax as insgd
 from battery.problems import assert_close
 from insgd_optax.capture.why_not import NO_GRADIENT
-from zoo.case import mean_square, normal
+from zoo.case import inputs, mean_square, normal
 
 X = normal(0, (6, 4), "float32")
 PARAMS = {"w": normal(1, (4, 4), "float32"), "b": jnp.ones((4,), jnp.float32)}
@@ -137,3 +138,20 @@ def test_a_frozen_or_unused_matrix_is_no_missed_one_and_explain_says_why():
 def test_explain_of_a_function_that_returns_no_loss_looks_at_all_its_results():
     report = insgd.explain(lambda p, x: {"b": layer(p, x), "a": x}, PARAMS, X)
     assert report.layouts.keys() == {"w"}
+
+
+def test_a_conditional_for_every_example_hides_no_weight():
+    params = {"w": normal(0, (4, 3), "float64")}
+    x = inputs(1, (6, 4), "float64")
+
+    def layer(x, w):
+        return jnp.tanh(x @ w)
+
+    def chosen(x, w):
+        return jax.lax.cond(x[0] > 0, layer, lambda x, w: x[:3], x, w)
+
+    def loss(params, x):
+        return mean_square(jax.vmap(chosen, (0, None))(x, params["w"]))
+
+    (moments,) = insgd.value_and_grad(loss, structure=insgd.Scalar())(params, x)[2].values()
+    np.testing.assert_allclose(moments.mean(), np.mean(np.square(x)), rtol=1e-12)

@@ -1,0 +1,216 @@
+"""Random networks: layers of many kinds, wrapped in what JAX has, some of them used twice."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+
+from zoo.case import mean_square
+
+FEATURES, POSITIONS, TOKENS = 4, 3, 5
+Apply = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A layer from ``(batch, positions, features)`` to the same, and the shape of its weight."""
+
+    shape: tuple[int, ...]
+    apply: Apply
+
+
+def _convolved(x: Any, w: Any, dilation: int, groups: int) -> Any:
+    return jax.lax.conv_general_dilated(
+        x, w, (1,), "SAME", (1,), (dilation,), ("NWC", "WIO", "NWC"), groups
+    )
+
+
+def _over_positions(x: Any, w: Any) -> Any:
+    """A recurrent layer: its weight sees its own results."""
+
+    def step(state: Any, x: Any) -> tuple[Any, Any]:
+        state = jnp.tanh(x + state @ w)
+        return state, state
+
+    _, states = jax.lax.scan(step, x[:, 0], jnp.moveaxis(x, 1, 0))
+    return jnp.moveaxis(states, 0, 1)
+
+
+def _layer_by_layer(x: Any, w: Any) -> Any:
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+
+def _heads(x: Any, w: Any) -> Any:
+    return jnp.einsum("btd,dhk->bhtk", x, w).swapaxes(1, 2).reshape(x.shape)
+
+
+def _halves(x: Any, w: Any) -> Any:
+    first, second = w[:, :2], w[:, 2:]
+    return jnp.concatenate([x @ first, jnp.cos(x) @ second], -1)
+
+
+def _member_by_member(x: Any, w: Any) -> Any:
+    """An ensemble, one member for each position."""
+    return jax.vmap(jnp.matmul, in_axes=(1, 0), out_axes=1)(x, w)
+
+
+KINDS: dict[str, Kind] = {
+    "dense": Kind((FEATURES, FEATURES), jnp.matmul),
+    "transposed": Kind((FEATURES, FEATURES), lambda x, w: jnp.einsum("bti,oi->bto", x, w)),
+    "reshaped": Kind((2, 2, FEATURES), lambda x, w: x @ w.reshape(FEATURES, FEATURES)),
+    "heads": Kind((FEATURES, 2, 2), _heads),
+    "halves": Kind((FEATURES, FEATURES), _halves),
+    "convolution": Kind((3, FEATURES, FEATURES), lambda x, w: _convolved(x, w, 1, 1)),
+    "dilated": Kind((2, FEATURES, FEATURES), lambda x, w: _convolved(x, w, 2, 1)),
+    "depthwise": Kind((3, 1, FEATURES), lambda x, w: _convolved(x, w, 1, FEATURES)),
+    "mixed positions": Kind((POSITIONS, POSITIONS), lambda x, w: jnp.einsum("btd,ts->bsd", x, w)),
+    "recurrent": Kind((FEATURES, FEATURES), _over_positions),
+    "stacked": Kind((2, FEATURES, FEATURES), _layer_by_layer),
+    "ensemble": Kind((POSITIONS, FEATURES, FEATURES), _member_by_member),
+}
+
+
+def _with_own_rule(apply: Apply) -> Apply:
+    @jax.custom_vjp
+    def run(x: Any, w: Any) -> Any:
+        return apply(x, w)
+
+    run.defvjp(lambda x, w: (apply(x, w), (x, w)), lambda kept, g: jax.vjp(apply, *kept)[1](g))
+    return run
+
+
+def _one_by_one(apply: Apply) -> Apply:
+    return lambda x, w: jax.vmap(lambda x: apply(x[None], w)[0])(x)
+
+
+def _chosen(apply: Apply) -> Apply:
+    def run(x: Any, w: Any) -> Any:
+        return jax.lax.cond(jnp.sum(x) < jnp.inf, apply, lambda x, w: x, x, w)
+
+    return run
+
+
+def _looped(apply: Apply) -> Apply:
+    def run(x: Any, w: Any) -> Any:
+        return jax.lax.scan(lambda x, _: (apply(x, w), None), x, None, length=2)[0]
+
+    return run
+
+
+WRAPPERS: dict[str, Callable[[Apply], Apply]] = {
+    "bare": lambda apply: apply,
+    "jit": jax.jit,
+    "remat": jax.checkpoint,
+    "cond": _chosen,
+    "vmap": _one_by_one,
+    "scan": _looped,
+    "own rule": _with_own_rule,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A random network.
+
+    Attributes:
+      layers: kind, wrapper, and whether a weight of that kind from before is used again.
+      looked_up: whether it starts at tokens, in a table.
+      affine: whether every layer has a bias and a gain.
+      batch: the number of examples.
+      dtype: of the parameters.
+      half: whether it computes in bfloat16.
+      seed: of the numbers.
+    """
+
+    layers: tuple[tuple[str, tuple[str, ...], bool], ...]
+    looked_up: bool
+    affine: bool
+    batch: int
+    dtype: str
+    half: bool
+    seed: int
+
+    def params(self) -> dict[str, Any]:
+        shapes = {"table": (TOKENS, FEATURES)} if self.looked_up else {}
+        shapes |= {name: KINDS[kind].shape for name, (kind, _) in self._weights().items()}
+        if self.affine:
+            shapes |= {f"bias{n}": (FEATURES,) for n in range(len(self.layers))}
+            shapes |= {f"gain{n}": (FEATURES,) for n in range(len(self.layers))}
+        numbers = iter(_distinct(self.seed, sum(map(np.prod, shapes.values()))))
+        return {
+            name: jnp.asarray(
+                np.reshape([next(numbers) for _ in range(np.prod(shape))], shape), self.dtype
+            )
+            for name, shape in shapes.items()
+        }
+
+    def inputs(self) -> Any:
+        generator = np.random.default_rng(self.seed)
+        if self.looked_up:
+            return jnp.asarray(generator.integers(0, TOKENS, (self.batch, POSITIONS)))
+        x = generator.normal(size=(self.batch, POSITIONS, FEATURES))
+        return jnp.asarray(x * np.linspace(0.5, 2.0, FEATURES), self.dtype)
+
+    def loss(self, params: Any, x: Any) -> Any:
+        params = jax.tree.map(lambda leaf: leaf.astype(self._computed), params)
+        # The sine makes them other numbers than the table's own.
+        x = jnp.sin(params["table"][x]) if self.looked_up else x.astype(self._computed)
+        for place, (name, (kind, wrappers)) in enumerate(self._uses()):
+            apply = KINDS[kind].apply
+            for wrapper in wrappers:
+                apply = WRAPPERS[wrapper](apply)
+            x = apply(x, params[name])
+            if self.affine:
+                gain, bias = (params[f"{word}{place}"][None, None] for word in ("gain", "bias"))
+                x = gain * x + bias
+            x = jnp.tanh(x)
+        return mean_square(x.astype(self.dtype))
+
+    @property
+    def _computed(self) -> str:
+        return "bfloat16" if self.half else self.dtype
+
+    def _uses(self) -> list[tuple[str, tuple[str, tuple[str, ...]]]]:
+        """For every layer the name of its weight, its kind and its wrappers."""
+        latest, uses = {}, []
+        for place, (kind, wrappers, again) in enumerate(self.layers):
+            if not again or kind not in latest:
+                latest[kind] = f"w{place}"
+            uses.append((latest[kind], (kind, wrappers)))
+        return uses
+
+    def _weights(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        return dict(self._uses())
+
+
+@functools.cache
+def _halves_of_all_numbers() -> np.ndarray:
+    """Numbers that bfloat16 tells apart too, from 1/32 to 1 in size."""
+    sizes = np.outer(2.0 ** -np.arange(1, 6), 1 + np.arange(128) / 128).ravel()
+    return np.concatenate([sizes, -sizes])
+
+
+def _distinct(seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(_halves_of_all_numbers())[:number]
+
+
+layers = st.tuples(
+    st.sampled_from(sorted(KINDS)),
+    st.lists(st.sampled_from(sorted(WRAPPERS)), min_size=1, max_size=2).map(tuple),
+    st.booleans(),
+)
+networks = st.builds(
+    Network,
+    layers=st.lists(layers, min_size=1, max_size=4).map(tuple),
+    looked_up=st.booleans(),
+    affine=st.booleans(),
+    batch=st.sampled_from([0, 1, 7]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    half=st.booleans(),
+    seed=st.integers(0, 99),
+)
