@@ -1,4 +1,4 @@
-"""Moved: where each entry of a variable lies in the leaf, or the layer's result, that it is.
+"""Moved: where the entries of a variable lie in the leaf, or the layer's result, they come from.
 
 An axis of 12 that runs through a leaf of shape ``(3, 4)`` is two digits, ``(3, 4), (4, 1)``: how
 often each counts, and how far apart its entries lie. Reshapes split and merge digits, transposes

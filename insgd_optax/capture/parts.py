@@ -2,9 +2,9 @@
 
     q, k = x @ w[:, :4], y @ w[:, 4:]
 
-Each slice is a matrix of its own: the leaf has two groups, of which each use has seen one. Where
-slices are not of one size along the outputs, they are cut into blocks that are, and a use has seen
-some of them. Where all uses have the same input they are one wide layer, with one group.
+Each slice is a matrix of its own: the leaf has two groups, and each use sees one of them. Slices of
+several sizes along the outputs are cut into blocks of one size, and a use sees some of the blocks.
+Uses that share one input are one wide layer, with one group.
 """
 
 import dataclasses

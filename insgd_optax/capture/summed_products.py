@@ -24,7 +24,7 @@ class Product:
 
     Attributes:
       leaf: the leaf.
-      data: the variables that the data's entries are from.
+      data: the variables that the entries of the data come from.
     """
 
     leaf: int
@@ -40,7 +40,7 @@ class Taps:
 
 @dataclasses.dataclass
 class Shifts:
-    """From which variables the entries of a variable are: a shift of data is of the same as it."""
+    """Which variables the entries of a variable come from. A shift comes from what is shifted."""
 
     known: dict[Any, Sources] = dataclasses.field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class Shifts:
         self.known.update(zip(inner.closed.jaxpr.invars, given, strict=True))
 
     def leave(self, inner: Program, equation: JaxprEqn) -> None:
-        """What was made inside a call is another variable in every call."""
+        """A variable that is made inside a call is a new one in every call."""
         given = frozenset().union(*map(self.of, equation.invars))
         for atom, result in zip(inner.closed.jaxpr.outvars, equation.outvars, strict=True):
             found = self.of(atom)
@@ -68,9 +68,9 @@ class Shifts:
 def product_with_data(
     program: Program, equation: JaxprEqn, operands: Sequence[Moved | None], shifts: Shifts
 ) -> Moved | None:
-    """The product of a leaf and data, if one equation alone reads it.
+    """The product of a leaf and data, if only one equation reads it.
 
-    A gain has more readers (a normalization takes its result and the mean of it).
+    What a gain makes has more readers: a normalization takes the result and its mean.
     """
     result = equation.outvars[0]
     if equation.primitive.name != "mul" or not program.origin(result).data:
@@ -110,7 +110,7 @@ def leaves_of_taps(taps: Moved) -> set[int]:
 
 
 def leaf_summed_over(product: Moved, equation: JaxprEqn) -> list[int]:
-    """The leaf of a product, if axes of it alone are summed and others of its axes are left."""
+    """The leaf of a product, if some of its own axes are summed, no others, and some are left."""
     if not isinstance(product.source, Product):
         return []
     varying = {n for n, axis in enumerate(product.axes) if any(stride for _, stride in axis)}

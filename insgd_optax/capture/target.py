@@ -1,4 +1,4 @@
-"""Target: what is summed for a leaf, and where in it."""
+"""Target: what is summed for a leaf, and to which of its groups a use adds."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ class Target:
     places: Places | None = None
 
     def placed(self, sums: Sums, use: Use) -> Sums:
-        """What a use has seen, among zeros for the groups that it has not."""
+        """The sums of a use in their places, with zeros for the groups that it did not see."""
         if self.places is None or self.places.blocks == 1:
             return sums
         has_seen = np.zeros(self.places.blocks, bool)
@@ -46,7 +46,7 @@ def _placed(has_seen: NDArray[np.bool_], sums: Array) -> Array:
 
 
 def added(first: Found, second: Found) -> Found:
-    """Sums of both: what several uses of a leaf saw pools."""
+    """The sums of both. Several uses of a leaf pool what they saw."""
     both = first.keys() & second.keys()
     return {**first, **second} | {leaf: _add(first[leaf], second[leaf]) for leaf in both}
 

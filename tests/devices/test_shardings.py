@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import insgd_optax as insgd
 from insgd_optax.capture.layers.sampling import seed_of
+from presets.models import train
 from zoo.case import normal
 
 # Fewer rows than a batch has: 1152 patches and 32 examples.
@@ -61,18 +61,8 @@ def _loss(params: Any, images: Any, tokens: Any) -> jax.Array:
 
 
 def _trained(structure: Any, params: Any, batches: Any) -> Any:
-    tx, grad_fn = (
-        insgd.insgd(0.05, structure=structure),
-        insgd.value_and_grad(_loss, structure=structure),
-    )
-
-    def step(carry: Any, batch: Any) -> Any:
-        params, state = carry
-        _, grads, stats = grad_fn(params, *batch)
-        updates, state = tx.update(grads, state, params, input_stats=stats)
-        return (optax.apply_updates(params, updates), state), None
-
-    return jax.lax.scan(step, (params, tx.init(params)), batches)[0][0]
+    grad_fn = insgd.value_and_grad(_loss, structure=structure)
+    return train(insgd.insgd(0.05, structure=structure), grad_fn, params, batches)
 
 
 @functools.cache
