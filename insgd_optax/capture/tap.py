@@ -10,9 +10,6 @@ from jaxtyping import Array
 from insgd_optax import compat
 from insgd_optax.compat import JaxprEqn
 
-# The name of the equation. Everything within stands for an operation and computes nothing.
-NAME = "insgd_optax_tap"
-
 
 def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.matmul) -> Array:
     """Says in a loss that a weight is applied to an input. Returns the input.
@@ -47,13 +44,18 @@ def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.
       ``x``.
     """
 
-    def tapped(x: Array, weight: Array) -> Array:
-        operation(*jax.lax.stop_gradient((x, weight)))
-        return x
+    return _named(operation, x, weight)
 
-    tapped.__name__ = NAME
-    return jax.jit(tapped)(x, weight)
+
+def _insgd_optax_tap(operation: Callable[[Array, Array], Any], x: Array, weight: Array) -> Array:
+    """An equation of this name in a program, which holds the operation and does nothing."""
+    operation(*jax.lax.stop_gradient((x, weight)))
+    return x
+
+
+# Compiled once for an operation.
+_named = jax.jit(_insgd_optax_tap, static_argnums=0)
 
 
 def is_tap(equation: JaxprEqn) -> bool:
-    return compat.name_of_call(equation) == NAME
+    return compat.name_of_call(equation) == _insgd_optax_tap.__name__
