@@ -48,36 +48,35 @@ def compared(task: Task, optimizer: str, seeds: int) -> list[Row]:
     contender, cuts = contenders()[optimizer], task.cuts[:seeds]
     compiled = program(task, contender)
     tuning = [_tuned(compiled, task, cut, contender.center) for cut in cuts]
+    rates = [max(tried, key=tried.__getitem__) for tried in tuning]
     rows = []
     for loss, balance in losses_of(optimizer).items():
         start = time.perf_counter()
-        rows.append(_row(compiled, task, (optimizer, loss), tuning, balance, seeds))
-        held, test = rows[-1].validation.mean(), rows[-1].test.mean()
+        held, test = _recalls(compiled, task, rates, balance, seeds)
+        rows.append(Row(optimizer, loss, tuning, rates, held, test))
         seconds = time.perf_counter() - start
         print(
-            f"{task.name}: {rows[-1].name} at {rows[-1].rates}: validation {held:.1f}, "
-            f"test {test:.1f} ({seconds:.0f} s)",
+            f"{task.name}: {rows[-1].name} at {rates}: validation {held.mean():.1f}, "
+            f"test {test.mean():.1f} ({seconds:.0f} s)",
             flush=True,
         )
     return rows
 
 
-def _row(
-    compiled: Program,
-    task: Task,
-    names: tuple[str, str],
-    tuning: list[dict[float, float]],
-    balance: Balance,
-    seeds: int,
-) -> Row:
-    """A run for every seed. The test images are looked at once a run, at its end."""
-    rates, held, test = [max(tried, key=tried.__getitem__) for tried in tuning], [], []
+def _recalls(
+    compiled: Program, task: Task, rates: list[float], balance: Balance, seeds: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """On validation and on test images, after a run for every seed.
+
+    The test images are looked at once a run, at its end.
+    """
+    held, test = [], []
     for seed in range(seeds):
-        cut, rate = task.cuts[seed % len(tuning)], rates[seed % len(tuning)]
+        cut, rate = task.cuts[seed % len(rates)], rates[seed % len(rates)]
         run = trained(compiled, task, cut.train, rate, balance, seed)
         held.append(recalls(compiled, run, cut.validation))
         test.append(recalls(compiled, run, cut.test))
-    return Row(*names, tuning, rates, np.stack(held), np.stack(test))
+    return np.stack(held), np.stack(test)
 
 
 def _tuned(compiled: Program, task: Task, cut: Cut, center: float) -> dict[float, float]:

@@ -52,8 +52,9 @@ def check_rows_are_reached(traced: Traced) -> None:
         listed = ", ".join(f"'{leaf.name}' of shape {leaf.shape}" for leaf in hidden)
         raise ValueError(
             f"per_example cannot divide the rows of {listed}: a function with a derivative rule of "
-            "its own (jax.custom_vjp or jax.custom_jvp) applies them, or one that insgd_optax.tap "
-            "stands for. Call value_and_grad without per_example, or take the rule off."
+            "its own (jax.custom_vjp or jax.custom_jvp) applies them, or an operation that "
+            "insgd_optax.tap describes. Call value_and_grad without per_example, or remove the "
+            "rule or the tap."
         )
 
 

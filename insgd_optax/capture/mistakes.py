@@ -80,7 +80,7 @@ def hidden_data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
         # The path starts with (args, kwargs) and the place in them.
         argument = f"Argument {getattr(path[1], 'idx', None) or getattr(path[1], 'key', 0)}"
         if is_array(leaf):
-            if 0 in jnp.shape(leaf):
+            if 0 in jnp.shape(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer):
                 found.append(
                     f"{argument} of the loss has no rows (shape {jnp.shape(leaf)}), and a lookup "
                     "of no rows is no operation for JAX. Leave out a batch without examples."

@@ -34,8 +34,8 @@ PRODUCTS = frozenset(
 )
 # Of these, the ones that pick entries of the weight and sum none.
 LOOKUPS = frozenset({"dynamic_slice", "gather"})
-# What they do is said in another language.
-OPAQUE = frozenset({"custom_call", "ffi_call", "io_callback", "pallas_call", "pure_callback"})
+# JAX cannot look into what they compute.
+OPAQUE = frozenset({"core_map", "ffi_call", "io_callback", "pallas_call", "pure_callback"})
 # The derivative is zero everywhere.
 FLAT = frozenset({"ceil", "floor", "is_finite", "round", "sign", "stop_gradient"})
 SUMS = frozenset({"add", "add_any"})

@@ -49,7 +49,8 @@ class Reach:
         if self.has_rule:
             return True
         flat = equation.primitive.name in FLAT
-        return not flat and any(_is_inexact(result) for result in equation.outvars)
+        inexact = any(_is_inexact(result) for result in equation.outvars)
+        return is_tap(equation) or (not flat and inexact)
 
 
 def reach_of_loss(jaxpr: Jaxpr) -> Reach:
@@ -65,7 +66,14 @@ def reach_of_loss(jaxpr: Jaxpr) -> Reach:
 
 def _reach(jaxpr: Jaxpr, results: Iterable[Any], has_rule: bool) -> Reach:
     """The reach from some of a program's results."""
-    found = {atom for atom in results if _counts(atom, has_rule)}
+    # What a tap returns may be integers: a lookup's.
+    tapped = {result for each in jaxpr.eqns if is_tap(each) for result in each.outvars}
+
+    def counted(atoms: Iterable[Any]) -> set[Any]:
+        variables = {atom for atom in atoms if not compat.is_literal(atom)}
+        return {each for each in variables if has_rule or each in tapped or _is_inexact(each)}
+
+    found = counted(results)
     nested: dict[int, tuple[Reach, ...]] = {}
     reach = Reach(frozenset(), nested, has_rule)
     for place in reversed(range(len(jaxpr.eqns))):
@@ -73,7 +81,7 @@ def _reach(jaxpr: Jaxpr, results: Iterable[Any], has_rule: bool) -> Reach:
         wanted = [result in found for result in equation.outvars]
         if any(wanted) and reach.passes_on(equation):
             nested[place], operands = _through(equation, wanted, has_rule)
-            found.update(atom for atom in operands if _counts(atom, has_rule))
+            found |= counted(operands)
     return dataclasses.replace(reach, variables=frozenset(found))
 
 
@@ -108,7 +116,7 @@ def _through(
 
 
 def _through_tap(equation: JaxprEqn, has_rule: bool) -> tuple[tuple[Reach, ...], list[Any]]:
-    """All that a tap holds: nothing depends on it, and it is there to be looked at."""
+    """Everything in a tap counts, although no result depends on it."""
     called = compat.called_program(equation).jaxpr
     everything = [result for each in called.eqns for result in each.outvars]
     inside = _reach(called, everything, has_rule=True)
@@ -146,7 +154,7 @@ def _repeated(
 ) -> tuple[Reach, list[bool], list[bool]]:
     """The reach in the body of a loop, which of its results are wanted, which operands are reached.
 
-    What one iteration wants of its carries the iteration before has to give.
+    A carry that one iteration wants, the one before must produce.
     """
     while True:
         inside = _reach(body, _chosen(body.outvars, wanted), has_rule)
@@ -160,10 +168,6 @@ def _repeated(
 
 def _chosen(atoms: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
     return [atom for atom, is_wanted in zip(atoms, wanted, strict=True) if is_wanted]
-
-
-def _counts(atom: Any, has_rule: bool) -> bool:
-    return not compat.is_literal(atom) and (has_rule or _is_inexact(atom))
 
 
 def _is_inexact(atom: Any) -> bool:

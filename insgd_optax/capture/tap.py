@@ -19,6 +19,9 @@ def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.
     there: a matrix product, an einsum, a convolution or a lookup. Its result is thrown away, so
     that under ``jax.jit`` it costs nothing. Without `value_and_grad` a tap does nothing.
 
+    A tap is not seen inside of a function that the loss differentiates itself, and not under
+    ``jax.disable_jit``. A bias that is added to the hidden result keeps its plain gradient.
+
     >>> from insgd_optax import value_and_grad
     >>> def on_the_host(x, w):                              # stands for what JAX does not see
     ...     like = jax.ShapeDtypeStruct((2, 1), x.dtype)
@@ -38,12 +41,22 @@ def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.
       x: the layer's input. Apply the layer to what is returned: a tap whose result the loss does
         not depend on does not count.
       weight: the layer's weight.
-      operation: what is done with both. By default the matrix product ``x @ weight``.
+      operation: a function of ``x`` and ``weight`` that does the same in JAX. By default the matrix
+        product ``x @ weight``.
 
     Returns:
       ``x``.
-    """
 
+    Raises:
+      TypeError: if the operation cannot be hashed.
+    """
+    try:
+        hash(operation)
+    except TypeError:
+        raise TypeError(
+            "The operation of a tap must be hashable, as a function is, and it is of type "
+            f"{type(operation).__name__}: write tap(x, weight, lambda x, weight: ...)."
+        ) from None
     return _named(operation, x, weight)
 
 

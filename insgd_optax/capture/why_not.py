@@ -35,9 +35,9 @@ SPLIT = (
     "is split over the devices by a `shard_map` inside of the loss: give it whole, with P() in "
     "in_specs, or call value_and_grad inside of the function that is mapped and sum its results"
 )
-TAP = (
-    ": JAX does not see what it does. Say it in the loss, with x = insgd_optax.tap(x, weight) in "
-    "front of it"
+UNSEEN = (
+    ": JAX cannot look into it. Put x = insgd_optax.tap(x, weight) before it, or "
+    "insgd_optax.tap(x, weight, operation) where it is no matrix product"
 )
 # No matrix, kernel or table was missed in these cases.
 HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
@@ -56,7 +56,7 @@ def note_why_not(
       operands: the origins of its operands.
       data: the arguments of the loss that meet there.
     """
-    entrywise, hint = is_entrywise(equation), TAP if equation.primitive.name in OPAQUE else ""
+    entrywise, hint = is_entrywise(equation), UNSEEN if equation.primitive.name in OPAQUE else ""
     for place, operand in enumerate(operands):
         others = [*operands[:place], *operands[place + 1 :]]
         if _is_product(equation) and any(other.data for other in others):

@@ -38,13 +38,7 @@ def check(network: Network) -> None:
             _check_power(network, path, moments, met[path])
         else:
             assert np.isfinite(moments.sums).all(), path
-            assert any(map(_mixes, network.layers)), path
-
-
-def _mixes(layer: tuple[str, tuple[str, ...], bool]) -> bool:
-    """Whether a weight may keep one number: used in several ways, or selected for every example."""
-    _, wrappers, again = layer
-    return again or {"cond", "vmap"} <= set(wrappers)
+            assert path in network.mixed(), path
 
 
 def _check_gradients(network: Network, found: object, expected: object) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,12 +113,26 @@ WRAPPERS: dict[str, Callable[[Apply], Apply]] = {
 }
 
 
+class Placed(NamedTuple):
+    """A layer of a network.
+
+    Attributes:
+      kind: what it is.
+      wrappers: what it is wrapped in, the innermost first.
+      again: whether it uses the latest weight of its kind again, if there is one.
+    """
+
+    kind: str
+    wrappers: tuple[str, ...]
+    again: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A random network.
 
     Attributes:
-      layers: kind, wrapper, and whether a weight of that kind from before is used again.
+      layers: its layers.
       looked_up: whether it starts at tokens, in a table.
       affine: whether every layer has a bias and a gain.
       batch: the number of examples.
@@ -127,7 +141,7 @@ class Network:
       seed: of the numbers.
     """
 
-    layers: tuple[tuple[str, tuple[str, ...], bool], ...]
+    layers: tuple[Placed, ...]
     looked_up: bool
     affine: bool
     batch: int
@@ -137,7 +151,7 @@ class Network:
 
     def params(self) -> dict[str, Any]:
         shapes = {"table": (TOKENS, FEATURES)} if self.looked_up else {}
-        shapes |= {name: KINDS[kind].shape for name, (kind, _) in self._weights().items()}
+        shapes |= {name: KINDS[layer.kind].shape for name, layer in self._uses()}
         if self.affine:
             shapes |= {f"bias{n}": (FEATURES,) for n in range(len(self.layers))}
             shapes |= {f"gain{n}": (FEATURES,) for n in range(len(self.layers))}
@@ -160,9 +174,9 @@ class Network:
         params = jax.tree.map(lambda leaf: leaf.astype(self._computed), params)
         # The sine makes them other numbers than the table's own.
         x = jnp.sin(params["table"][x]) if self.looked_up else x.astype(self._computed)
-        for place, (name, (kind, wrappers)) in enumerate(self._uses()):
-            apply = KINDS[kind].apply
-            for wrapper in wrappers:
+        for place, (name, layer) in enumerate(self._uses()):
+            apply = KINDS[layer.kind].apply
+            for wrapper in layer.wrappers:
                 apply = WRAPPERS[wrapper](apply)
             x = apply(x, params[name])
             if self.affine:
@@ -175,31 +189,35 @@ class Network:
     def _computed(self) -> str:
         return "bfloat16" if self.half else self.dtype
 
-    def _uses(self) -> list[tuple[str, tuple[str, tuple[str, ...]]]]:
-        """For every layer the name of its weight, its kind and its wrappers."""
-        latest, uses = {}, []
-        for place, (kind, wrappers, again) in enumerate(self.layers):
-            if not again or kind not in latest:
-                latest[kind] = f"w{place}"
-            uses.append((latest[kind], (kind, wrappers)))
-        return uses
+    def mixed(self) -> set[str]:
+        """The weights that may keep one number: used twice, or selected for every example."""
+        names = [name for name, _ in self._uses()]
+        selected = [n for n, layer in self._uses() if {"cond", "vmap"} <= set(layer.wrappers)]
+        return {name for name in names if names.count(name) > 1} | set(selected)
 
-    def _weights(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        return dict(self._uses())
+    def _uses(self) -> list[tuple[str, Placed]]:
+        """For every layer the name of its weight."""
+        latest, uses = {}, []
+        for place, layer in enumerate(self.layers):
+            if not layer.again or layer.kind not in latest:
+                latest[layer.kind] = f"w{place}"
+            uses.append((latest[layer.kind], layer))
+        return uses
 
 
 @functools.cache
-def _halves_of_all_numbers() -> np.ndarray:
+def _told_apart() -> np.ndarray:
     """Numbers that bfloat16 tells apart too, from 1/32 to 1 in size."""
     sizes = np.outer(2.0 ** -np.arange(1, 6), 1 + np.arange(128) / 128).ravel()
     return np.concatenate([sizes, -sizes])
 
 
 def _distinct(seed: int, number: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(_halves_of_all_numbers())[:number]
+    return np.random.default_rng(seed).permutation(_told_apart())[:number]
 
 
-layers = st.tuples(
+layers = st.builds(
+    Placed,
     st.sampled_from(sorted(KINDS)),
     st.lists(st.sampled_from(sorted(WRAPPERS)), min_size=1, max_size=2).map(tuple),
     st.booleans(),
