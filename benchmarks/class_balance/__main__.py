@@ -3,8 +3,8 @@
     python -m benchmarks.class_balance --data FOLDER [--only WORD] [--seeds 3] [--jobs 2]
 
 The folder holds ``cifar10_if10.zip``, ``pneumoniamnist.npz`` and ``covid_xray_64.zip``, or some of
-them. Every optimizer gets six learning rates over a range of 256 with a plain loss, of which
-balanced validation accuracy chooses on a seed of its own; every loss is trained at that rate.
+them. Every optimizer tries six learning rates over a range of 256 with a plain loss, on a separate
+seed. The rate with the best balanced validation accuracy is used for all of its losses.
 Prints tables and writes them, a figure and every recall: ``class_balance.md``, ``.png`` and
 ``.json``. Takes about an hour on two cores.
 """

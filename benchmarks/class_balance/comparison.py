@@ -18,8 +18,8 @@ class Row(NamedTuple):
     """An optimizer with a loss.
 
     Attributes:
-      tuning: balanced validation accuracy by learning rate, on a seed of its own, for each cut,
-        with a plain loss.
+      tuning: balanced validation accuracy by learning rate, for each cut: with a plain loss, on a
+        separate seed.
       rates: the best of these.
       validation, test: recalls in percent.
     """
@@ -43,7 +43,8 @@ class Row(NamedTuple):
 def compared(task: Task, optimizer: str, seeds: int) -> list[Row]:
     """An optimizer with each of its losses, at the learning rate that is best with a plain one.
 
-    Every cut of the data has a rate of its own: what one cut tests on, others train on.
+    Each cut of the data is tuned separately, because the test images of one are training images of
+    another.
     """
     contender, cuts = contenders()[optimizer], task.cuts[:seeds]
     compiled = program(task, contender)

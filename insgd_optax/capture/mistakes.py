@@ -82,8 +82,8 @@ def hidden_data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
         if is_array(leaf):
             if 0 in jnp.shape(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer):
                 found.append(
-                    f"{argument} of the loss has no rows (shape {jnp.shape(leaf)}), and a lookup "
-                    "of no rows is no operation for JAX. Leave out a batch without examples."
+                    f"{argument} of the loss has no rows (shape {jnp.shape(leaf)}), and JAX "
+                    "drops a lookup without rows. Skip batches without examples."
                 )
         elif _holds_arrays(leaf):
             found.append(

@@ -2,8 +2,9 @@
 
     q, k = x @ w[:, :4], y @ w[:, 4:]
 
-Each slice is a matrix of its own: the leaf has two groups, and each use sees one of them. Slices of
-several sizes along the outputs are cut into blocks of one size, and a use sees some of the blocks.
+Each slice is a separate matrix. The leaf has two groups here, and each use sees one of them. Slices
+of several sizes along the outputs are cut into blocks of one size, and a use sees some of the
+blocks.
 Uses that share one input are one wide layer, with one group.
 """
 

@@ -70,7 +70,7 @@ def product_with_data(
 ) -> Moved | None:
     """The product of a leaf and data, if only one equation reads it.
 
-    What a gain makes has more readers: a normalization takes the result and its mean.
+    The result of a gain has more readers: a normalization reads the result and its mean.
     """
     result = equation.outvars[0]
     if equation.primitive.name != "mul" or not program.origin(result).data:

@@ -35,9 +35,7 @@ class Met(NamedTuple):
             return self.squares / self.rows
 
 
-def recorded(
-    loss: Callable[..., Any], params: Any, *args: Any, argnums: int = 0
-) -> Mapping[str, Met]:
+def recorded(loss: Callable[..., Any], params: Any, *args: Any) -> Mapping[str, Met]:
     """What every leaf of the parameters met in one run of the loss."""
     account = _Account(params)
     with contextlib.ExitStack() as stack:
@@ -47,7 +45,7 @@ def recorded(
         for primitive, sizes in _SIZES.items():
             note = functools.partial(account.note, sizes)
             stack.enter_context(_replaced(primitive, _watched(primitive.impl, note)))
-        loss(*args[:argnums], params, *args[argnums:])
+        loss(params, *args)
     return account.met
 
 
@@ -123,7 +121,7 @@ def _of_convolution(weight: int, operands: list[Any], params: dict[str, Any]) ->
 
 def _of_lookup(weight: int, operands: list[Any], params: dict[str, Any]) -> Any:
     """How often each entry was read, of as many lookups as there are vectors of indices."""
-    indices = jnp.asarray(operands[1])
+    indices = operands[1]
     reads, _ = _met_by(lambda table: gather_p.bind(table, indices, **params), operands[0])
     apart = params["dimension_numbers"].start_indices_batching_dims
     shared = [size for axis, size in enumerate(indices.shape[:-1]) if axis not in apart]
