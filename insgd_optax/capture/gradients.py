@@ -81,7 +81,7 @@ def value_and_grad(
     def instrumented(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         traced = trace(loss_fn, args, kwargs, argnums, batch_argnums)
         check_result(traced.returned.shapes, has_aux)
-        check_captured(traced.leaves, strict, hidden_data(args, kwargs))
+        check_captured(traced.leaves, strict, hidden_data(args, kwargs, argnums))
         if rows:
             check_rows_are_reached(traced)
         seed = seed_of([traced.arrays[place] for place in traced.exact])

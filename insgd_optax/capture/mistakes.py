@@ -70,20 +70,25 @@ def check_result(result: Any, has_aux: bool) -> None:
         )
 
 
-def hidden_data(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+def hidden_data(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], argnums: int | Sequence[int]
+) -> list[str]:
     """Why JAX may not see the data among the arguments, in words.
 
-    It sees no array inside of an object that it does not know, and no lookup of no rows.
+    It sees no array inside of an object that it does not know, and it drops operations that have
+    no rows: lookups, and convolutions under `jax.vmap`.
     """
     found = []
+    differentiated = positions("argnums", argnums, len(args))
     for path, leaf in tree_flatten_with_path((args, dict(kwargs)))[0]:
         # The path starts with (args, kwargs) and the place in them.
-        argument = f"Argument {getattr(path[1], 'idx', None) or getattr(path[1], 'key', 0)}"
+        place = getattr(path[1], "idx", None)
+        argument = f"Argument {getattr(path[1], 'key', place)}"
         if is_array(leaf):
-            if 0 in jnp.shape(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer):
+            if 0 in jnp.shape(leaf) and place not in differentiated:
                 found.append(
                     f"{argument} of the loss has no rows (shape {jnp.shape(leaf)}), and JAX "
-                    "drops a lookup without rows. Skip batches without examples."
+                    "drops operations without rows. Skip batches without examples."
                 )
         elif _holds_arrays(leaf):
             found.append(

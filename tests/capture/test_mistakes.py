@@ -120,6 +120,32 @@ def test_a_batch_in_an_object_is_an_error_that_names_its_class():
     assert_says(error, "Argument batch", "Batch", "dict")
 
 
+def looked_up(params: Any, x: Any) -> Any:
+    return mean_square(params["kernel"][x])
+
+
+def convolved_one_by_one(params: Any, x: Any) -> Any:
+    def one(x: Any) -> Any:
+        return jax.lax.conv(x[None], params["kernel"], (1,), "SAME")
+
+    return mean_square(jax.vmap(one)(x))
+
+
+@pytest.mark.parametrize(
+    ("of_batch", "batch"),
+    [
+        (looked_up, jnp.zeros((0, 3), jnp.int32)),
+        (convolved_one_by_one, jnp.zeros((0, 4, 3), jnp.float32)),
+    ],
+)
+def test_a_batch_without_rows_that_jax_drops_is_named_and_empty_parameters_are_not(of_batch, batch):
+    params = {"kernel": normal(0, (4, 4, 3), "float32"), "nothing": jnp.zeros(0, jnp.float32)}
+    with pytest.raises(ValueError) as raised:
+        insgd.value_and_grad(of_batch)(params, batch)
+    assert_says(raised, f"Argument 1 of the loss has no rows (shape {batch.shape})")
+    assert "Argument 0 of the loss has no rows" not in str(raised.value)
+
+
 def test_parameters_last_without_argnums_are_an_error_that_names_their_place():
     with pytest.raises(TypeError) as error:
         insgd.value_and_grad(lambda x, labels, p: loss(p, x, labels))(X, LABELS, PARAMS)

@@ -195,6 +195,12 @@ class Network:
         selected = [n for n, layer in self._uses() if {"cond", "vmap"} <= set(layer.wrappers)]
         return {name for name in names if names.count(name) > 1} | set(selected)
 
+    def has_dropped(self) -> bool:
+        """Whether JAX drops operations of it: without rows, lookups and convolutions under vmap."""
+        convolutions = {"convolution", "dilated", "depthwise"}
+        one_by_one = [layer.kind for layer in self.layers if "vmap" in layer.wrappers]
+        return self.batch == 0 and (self.looked_up or not convolutions.isdisjoint(one_by_one))
+
     def _uses(self) -> list[tuple[str, Placed]]:
         """For every layer the name of its weight."""
         latest, uses = {}, []
