@@ -1,32 +1,44 @@
 # `make demo` and `make test` each work as the first command: they make .venv when it is missing.
 PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 WORKERS ?= 2
 ARGS ?=
 
-BIN := .venv/bin
+BIN := $(VENV)/bin
 # A stamp is written after its install has finished, so one that was interrupted is done again.
-EXAMPLES := .venv/examples.stamp
-DEV := .venv/dev.stamp
+EXAMPLES := $(VENV)/examples.stamp
+DEV := $(VENV)/dev.stamp
+ZOO := $(VENV)/zoo.stamp
 # The dev extra holds the examples extra: where it is installed, the demo has nothing to install.
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(EXAMPLES))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-all zoo check format clean
 .NOTPARALLEL:
 
 help:
-	@echo "make demo    train SGD, Adam, Muon and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
-	@echo "make test    run the tests (ARGS=\"-k word\" is passed to pytest, \"-m long\" runs the long ones)"
-	@echo "make check   ruff, pyright and the doctests"
-	@echo "make format  let ruff format and fix"
-	@echo "make clean   remove .venv and what the demo wrote"
+	@echo "make demo      train SGD, Adam, Muon and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
+	@echo "make test      run every test, with a few of its cases (ARGS=\"-k word\" is passed to pytest)"
+	@echo "make test-all  run every case of every test"
+	@echo "make zoo       capture models that other packages have (installs them into .venv)"
+	@echo "make check     ruff, pyright and the doctests"
+	@echo "make format    let ruff format and fix"
+	@echo "make clean     remove .venv and what the demo wrote"
 
 demo: $(DEMO)
 	@$(BIN)/python examples/imbalanced_digits.py $(ARGS)
 
 test: $(DEV)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long" $(ARGS)
+	@$(PYTEST) -m "not long and not third_party" $(ARGS)
+
+test-all: $(DEV)
+	@$(PYTEST) -m "not third_party" $(ARGS)
+
+zoo: $(ZOO)
+	@KERAS_BACKEND=jax $(BIN)/python -m pytest -rs -m third_party tests/third_party $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check .
@@ -39,16 +51,17 @@ format: $(DEV)
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo
+	rm -rf $(VENV) demo
 
 $(EXAMPLES): EXTRA := examples
 $(DEV): EXTRA := dev
+$(ZOO): EXTRA := dev,zoo
 
-$(EXAMPLES) $(DEV): pyproject.toml constraints.txt
+$(EXAMPLES) $(DEV) $(ZOO): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "insgd_optax needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 	  exit 1; }
-	@echo "Setting up .venv with the $(EXTRA) extra (about a minute) ..."
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRA)]"
+	@echo "Setting up $(VENV) with the $(EXTRA) extra (about a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[$(EXTRA)]"
 	@touch $@

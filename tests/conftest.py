@@ -1,22 +1,49 @@
 """Settings that hold for every test: 64-bit numbers, eight devices, no silent promotion."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Compiling is most of the time here, of thousands of small programs: none is worth optimizing, and
+# what one worker or an earlier run has compiled is read from a folder.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# Traces and compiled programs stay; to look through them for garbage so often takes a tenth longer.
+gc.set_threshold(100_000, 50, 100)
+CASES = 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: left out of `make test`; ARGS='-m long' runs it")
+    config.addinivalue_line("markers", "third_party: needs the extra zoo; `make zoo` runs it")
+    config.addinivalue_line("markers", "long: left out of `make test`; `make test-all` runs it")
     config.addinivalue_line(
         "markers", "framework: runs code of a framework, which need not stand strict promotion"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the cases of a test as long, but for a few that are spread evenly over them."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for each in cases.values():
+        few = {len(each) * number // CASES for number in range(CASES)}
+        for place in set(range(len(each))) - few if len(each) > CASES else ():
+            each[place].add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)
