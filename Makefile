@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make demo      train SGD, Adam, Muon and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
-	@echo "make test      run every test, with a few of its cases (ARGS=\"-k word\" is passed to pytest)"
+	@echo "make test      run every test, with its first and last case (ARGS=\"-k word\" is passed to pytest)"
 	@echo "make test-all  run every case of every test"
 	@echo "make zoo       capture models that other packages have (installs them into .venv)"
 	@echo "make check     ruff, pyright and the doctests"

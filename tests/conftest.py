@@ -23,7 +23,6 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 # Traces and compiled programs stay; to look through them for garbage so often takes a tenth longer.
 gc.set_threshold(100_000, 50, 100)
-CASES = 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,14 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the cases of a test as long, but for a few that are spread evenly over them."""
+    """Marks the cases of a test as long, but for the first and the last."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for each in cases.values():
-        few = {len(each) * number // CASES for number in range(CASES)}
-        for place in set(range(len(each))) - few if len(each) > CASES else ():
-            each[place].add_marker(pytest.mark.long)
+        for item in each[1:-1]:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

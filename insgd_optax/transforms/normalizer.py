@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
 from insgd_optax.settings import Number
+from insgd_optax.sharding import on_current_mesh
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.factors import Derived, Packed, Seen
 from insgd_optax.transforms.fingerprints import check_fingerprints, fingerprints
@@ -104,7 +105,7 @@ class History:
         dtype = widest_dtype(jax.tree.leaves(params))
         counters = [jnp.zeros([], jnp.int32) for _ in range(2)]
         shapes = room.numbers, room.groups, (len(self.exponents), room.factors)
-        made_for = jnp.asarray(fingerprints(named, self.layouts))
+        made_for = on_current_mesh(jnp.asarray(fingerprints(named, self.layouts)))
         packed = (jnp.zeros(shape, dtype) for shape in shapes)
         return ScaleByInputState(*counters, *packed, fingerprints=made_for)
 
