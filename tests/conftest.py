@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Compiling is most of the time here, of thousands of small programs: none is worth optimizing, and
-# what one worker or an earlier run has compiled is read from a folder.
+# Most of the time goes into compiling thousands of small programs. None is worth optimizing, and
+# each is saved, so that the other worker and the next run need not compile it again.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
@@ -21,7 +21,8 @@ import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
-# Traces and compiled programs stay; to look through them for garbage so often takes a tenth longer.
+# JAX keeps its traces and compiled programs. Searching them for garbage as often as Python does by
+# default slows the tests down by about a tenth.
 gc.set_threshold(100_000, 50, 100)
 
 

@@ -195,11 +195,11 @@ class Network:
         selected = [n for n, layer in self._uses() if {"cond", "vmap"} <= set(layer.wrappers)]
         return {name for name in names if names.count(name) > 1} | set(selected)
 
-    def has_dropped(self) -> bool:
-        """Whether JAX drops operations of it: without rows, lookups and convolutions under vmap."""
+    def may_lose_convolutions(self) -> bool:
+        """Whether JAX may drop convolutions of it: those under vmap, where there are no rows."""
         convolutions = {"convolution", "dilated", "depthwise"}
         one_by_one = [layer.kind for layer in self.layers if "vmap" in layer.wrappers]
-        return self.batch == 0 and (self.looked_up or not convolutions.isdisjoint(one_by_one))
+        return self.batch == 0 and not convolutions.isdisjoint(one_by_one)
 
     def _uses(self) -> list[tuple[str, Placed]]:
         """For every layer the name of its weight."""
