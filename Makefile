@@ -9,19 +9,21 @@ BIN := $(VENV)/bin
 # A stamp is written after its install has finished, so one that was interrupted is done again.
 EXAMPLES := $(VENV)/examples.stamp
 DEV := $(VENV)/dev.stamp
+ZOO := $(VENV)/zoo.stamp
 # The dev extra holds the examples extra: where it is installed, the demo has nothing to install.
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(EXAMPLES))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all zoo check format clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo      train SGD, Adam, Muon and INSGD on imbalanced digits (ARGS=\"--help\" for options)"
 	@echo "make test      run every test, with its first and last case (ARGS=\"-k word\" is passed to pytest)"
 	@echo "make test-all  run every case of every test"
+	@echo "make zoo       capture models that other packages have (installs them into .venv)"
 	@echo "make check     ruff, pyright and the doctests"
 	@echo "make format    let ruff format and fix"
 	@echo "make clean     remove .venv and what the demo wrote"
@@ -30,10 +32,13 @@ demo: $(DEMO)
 	@$(BIN)/python examples/imbalanced_digits.py $(ARGS)
 
 test: $(DEV)
-	@$(PYTEST) -m "not long" $(ARGS)
+	@$(PYTEST) -m "not long and not third_party" $(ARGS)
 
 test-all: $(DEV)
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -m "not third_party" $(ARGS)
+
+zoo: $(ZOO)
+	@JAX_ENABLE_X64=0 KERAS_BACKEND=jax $(PYTEST) -rs -m third_party tests/third_party $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check .
@@ -50,8 +55,9 @@ clean:
 
 $(EXAMPLES): EXTRA := examples
 $(DEV): EXTRA := dev
+$(ZOO): EXTRA := dev,zoo
 
-$(EXAMPLES) $(DEV): pyproject.toml $(CONSTRAINTS)
+$(EXAMPLES) $(DEV) $(ZOO): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "insgd_optax needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 	  exit 1; }

@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Inexact
 
 Step = tuple[Literal["transpose", "reshape", "reverse"], tuple[int, ...]]
 
@@ -57,13 +57,13 @@ class Layout:
         """The shape of what `split` returns."""
         return self.groups, self.inputs if self.exact else 1, self.outputs
 
-    def split(self, leaf: Float[Array, "..."]) -> Float[Array, "groups inputs outputs"]:
+    def split(self, leaf: Inexact[Array, "..."]) -> Inexact[Array, "groups inputs outputs"]:
         """Takes an array of the leaf's shape apart into the matrices of its layer."""
         for step in self.steps:
             leaf = apply_step(step, leaf)
         return jax.lax.reshape(leaf, self.matrices)
 
-    def merge(self, matrices: Float[Array, "groups inputs outputs"]) -> Float[Array, "..."]:
+    def merge(self, matrices: Inexact[Array, "groups inputs outputs"]) -> Inexact[Array, "..."]:
         """The inverse of `split`."""
         shapes = [self.shape]
         for step in self.steps:

@@ -15,18 +15,22 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# The threads of two workers wait for each other busily: eigenvalues of 288 rows took 300 times
+# as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jaxtyping
 import pytest
 
-jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1") == "1")
 # JAX keeps its traces and compiled programs. Searching them for garbage as often as Python does by
 # default slows the tests down by about a tenth.
 gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "third_party: needs the extra zoo; `make zoo` runs it")
     config.addinivalue_line("markers", "long: left out of `make test`; `make test-all` runs it")
     config.addinivalue_line(
         "markers", "framework: runs code of a framework, which need not stand strict promotion"

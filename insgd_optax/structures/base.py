@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.layout import Layout
 from insgd_optax.settings import Number
@@ -54,7 +54,7 @@ class LayerInput(Protocol):
         ...
 
     def first_sums(self) -> Float[Array, "groups inputs"]:
-        """Sums over rows of ``x_i``."""
+        """Sums over rows of ``x_i``; 0 for complex inputs, which count as having no mean."""
         ...
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
@@ -148,8 +148,8 @@ class Structure(Protocol):
     def apply(
         self,
         factor: Float[Array, "groups ..."],
-        gradient: Float[Array, "groups inputs outputs"],
-    ) -> Float[Array, "groups inputs outputs"]:
+        gradient: Inexact[Array, "groups inputs outputs"],
+    ) -> Inexact[Array, "groups inputs outputs"]:
         """``A`` to the power that the factor was made for, times the gradient."""
         ...
 
@@ -197,8 +197,8 @@ class PerFeature(EveryUpdate):
     def apply(
         self,
         factor: Float[Array, "groups inputs"],
-        gradient: Float[Array, "groups inputs outputs"],
-    ) -> Float[Array, "groups inputs outputs"]:
+        gradient: Inexact[Array, "groups inputs outputs"],
+    ) -> Inexact[Array, "groups inputs outputs"]:
         return gradient * factor[:, :, None]
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.layout import Layout
 from insgd_optax.numerics import one_by_one, safe_power
@@ -135,8 +135,8 @@ class Full(Lasting):
     def apply(
         self,
         factor: Float[Array, "groups inputs inputs"],
-        gradient: Float[Array, "groups inputs outputs"],
-    ) -> Float[Array, "groups inputs outputs"]:
+        gradient: Inexact[Array, "groups inputs outputs"],
+    ) -> Inexact[Array, "groups inputs outputs"]:
         return jnp.einsum("gij,gjo->gio", factor, gradient, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.layout import Layout
 from insgd_optax.numerics import one_by_one, safe_power
@@ -137,8 +137,8 @@ class LowRank(EveryUpdate):
         return jnp.concatenate([upper, jnp.concatenate([below, between], axis=2)], axis=1)
 
     def apply(
-        self, factor: Float[Array, "groups _ _"], gradient: Float[Array, "groups inputs outputs"]
-    ) -> Float[Array, "groups inputs outputs"]:
+        self, factor: Float[Array, "groups _ _"], gradient: Inexact[Array, "groups inputs outputs"]
+    ) -> Inexact[Array, "groups inputs outputs"]:
         inputs, highest = gradient.shape[1], jax.lax.Precision.HIGHEST
         turned, between = factor[:, :inputs, 1:], factor[:, inputs:, 1:]
         along = jnp.einsum("gik,gio->gko", turned, gradient, precision=highest)

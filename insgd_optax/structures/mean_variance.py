@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number
@@ -79,8 +79,8 @@ class MeanVariance(EveryUpdate):
         return jnp.concatenate([mean, others[:, None], rank_one[:, None]], axis=1)
 
     def apply(
-        self, factor: Float[Array, "groups _"], gradient: Float[Array, "groups inputs outputs"]
-    ) -> Float[Array, "groups inputs outputs"]:
+        self, factor: Float[Array, "groups _"], gradient: Inexact[Array, "groups inputs outputs"]
+    ) -> Inexact[Array, "groups inputs outputs"]:
         mean, others, rank_one = factor[:, :-2], factor[:, -2], factor[:, -1]
         # A matrix product: XLA reduces over the middle axis of three a hundred times slower.
         along = jnp.einsum("gi,gio->go", mean, gradient, precision=jax.lax.Precision.HIGHEST)

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.layout import Layout
 from insgd_optax.numerics import safe_power
@@ -37,7 +37,8 @@ class MeanVariances(EveryUpdate):
       D^{p/2},
 
     which is exact for the exponents -1, 0 and 1, and for any where the variances are equal. State:
-    two numbers a feature. A lookup's input is one-hot: it gets `Frequency`.
+    two numbers a feature. A lookup's input is one-hot: it gets `Frequency`. Complex inputs count as
+    having no mean.
 
     >>> moments = jnp.array([[2.0, 0.0, 5.0, 1.0]])          # m = (2, 0), squares 5, 1: σ² = 1, 1
     >>> structure = MeanVariances(damping=0.0)
@@ -117,8 +118,8 @@ class MeanVariances(EveryUpdate):
         return jnp.concatenate([unit * diagonal, turned, unit * along], axis=1)
 
     def apply(
-        self, factor: Float[Array, "groups _"], gradient: Float[Array, "groups inputs outputs"]
-    ) -> Float[Array, "groups inputs outputs"]:
+        self, factor: Float[Array, "groups _"], gradient: Inexact[Array, "groups inputs outputs"]
+    ) -> Inexact[Array, "groups inputs outputs"]:
         diagonal, turned = _halves(factor[:, :-1])
         # A matrix product: XLA reduces over the middle axis of three a hundred times slower.
         along = jnp.einsum("gi,gio->go", turned, gradient, precision=jax.lax.Precision.HIGHEST)

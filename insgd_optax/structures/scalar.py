@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.numerics import safe_power
 from insgd_optax.settings import Number, check_order
@@ -74,6 +74,6 @@ class Scalar(EveryUpdate):
         return safe_power(level, exponent)
 
     def apply(
-        self, factor: Float[Array, " groups"], gradient: Float[Array, "groups inputs outputs"]
-    ) -> Float[Array, "groups inputs outputs"]:
+        self, factor: Float[Array, " groups"], gradient: Inexact[Array, "groups inputs outputs"]
+    ) -> Inexact[Array, "groups inputs outputs"]:
         return gradient * factor[:, None, None]

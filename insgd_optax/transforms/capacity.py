@@ -16,6 +16,8 @@ from insgd_optax.structures import Structure
 
 # Up to this size a leaf gets room for both orders of its axes, whichever looks more likely.
 SMALL = 4096
+# A matrix that is up to so many squares side by side gets room for each of them: a cell's gates.
+MOST_GATES = 8
 
 
 class Room(NamedTuple):
@@ -74,7 +76,7 @@ def _inputs_first(shape: tuple[int, ...]) -> Layout:
 def _readings(shape: tuple[int, ...]) -> list[Layout]:
     """The usual layouts of a leaf of this shape."""
     if len(shape) <= 2 or 0 in shape:
-        sizes = [(1, size) for size in shape] or [(1, 1)]
+        sizes = [*((1, size) for size in shape), *_gates(shape)] or [(1, 1)]
     else:
         pairs = [shape[:2], shape[-2:]]
         if math.prod(shape) > SMALL:
@@ -83,6 +85,15 @@ def _readings(shape: tuple[int, ...]) -> list[Layout]:
         sizes = [reading for pair in pairs for reading in _readings_of_channels(shape, pair)]
     outputs = [math.prod(shape) // max(1, groups * inputs) for groups, inputs in sizes]
     return [Layout(shape, (), *size, out) for size, out in zip(sizes, outputs, strict=True)]
+
+
+def _gates(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Several squares that meet inputs of their own, as in Haiku's and Keras's gated units."""
+    if len(shape) < 2 or 0 in shape:
+        return []
+    fewer, more = sorted(shape)
+    number = more // fewer
+    return [(number, fewer)] if more % fewer == 0 and number <= MOST_GATES else []
 
 
 def _readings_of_channels(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from insgd_optax.moments import Bias, InputMoments
 from insgd_optax.numerics import safe_power
@@ -113,8 +113,8 @@ def _biases(
 
 def _ratio(
     moments: InputMoments,
-    weights: Sequence[Float[Array, "groups _ outputs"]],
-    steps: Sequence[Float[Array, "groups _ outputs"]],
+    weights: Sequence[Inexact[Array, "groups _ outputs"]],
+    steps: Sequence[Inexact[Array, "groups _ outputs"]],
     least: Number,
 ) -> Float[Array, "groups 1 1"]:
     """The size of what each matrix computes over the size of what its step would.

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Inexact, Int, UInt
 
 from insgd_optax.layout import Layout
 from insgd_optax.structures import Structure
@@ -24,8 +24,8 @@ from insgd_optax.transforms.lengths import Sizes
 from insgd_optax.transforms.normalizer import Observed
 from insgd_optax.transforms.stacks import Stack, opened
 
-Matrices = Mapping[str, Float[Array, "_ _ _"]]
-Parts = Sequence[Float[Array, "_ _ _"]]  # of weights, and of their biases
+Matrices = Mapping[str, Inexact[Array, "_ _ _"]]
+Parts = Sequence[Inexact[Array, "_ _ _"]]  # of weights, and of their biases
 
 
 @dataclasses.dataclass(frozen=True)

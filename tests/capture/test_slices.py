@@ -177,3 +177,21 @@ def test_the_groups_of_a_slice_have_the_sums_of_a_leaf_of_its_own(kind: str, str
         for group in np.unique(groups).astype(int):
             np.testing.assert_allclose(moments.sums[group], own.sums[0], rtol=1e-10)
             np.testing.assert_allclose(moments.count[group], own.count[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("gates", [2, 3, 8])
+@pytest.mark.parametrize("lies", [False, True], ids=["stands", "lies"])
+def test_the_optimizer_has_room_for_gates_that_meet_two_inputs(gates: int, lies: bool):
+    w = normal(2, (6 * gates, 6) if lies else (6, 6 * gates), "float64")
+
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        whole = params["w"].T if lies else params["w"]
+        return two_inputs([whole[:, :-6], whole[:, -6:]], x, y)
+
+    _, grads, input_stats = insgd.value_and_grad(loss)({"w": w}, X, Y)
+    told = insgd.explain(loss, {"w": w}, X, Y).layouts
+    steps = []
+    for layouts in (None, told):
+        tx = insgd.insgd(layouts=layouts)
+        steps.append(tx.update(grads, tx.init({"w": w}), {"w": w}, input_stats=input_stats)[0])
+    assert_close(*steps, rtol=1e-12)

@@ -285,5 +285,5 @@ def test_complex_inputs_are_an_error_that_says_what_to_use():
     def loss(params: Any, x: Any) -> jax.Array:
         return jnp.sum(jnp.abs(x @ params["w"]))
 
-    with pytest.raises(TypeError, match=r"complex.*Scalar\(\) or insgd_optax.Diagonal\(\)"):
+    with pytest.raises(TypeError, match=r"complex.*MeanVariances\(\) or insgd_optax.Diagonal\(\)"):
         insgd.value_and_grad(loss, structure=insgd.Full())(params, x)

@@ -91,6 +91,8 @@ def _of_dot(weight: int, operands: list[Any], params: dict[str, Any]) -> Any:
     """By moving axes: the input's squares summed over its rows, spread over the weight's axes."""
     x = np.asarray(operands[1 - weight], np.float64)
     contract, batch = params["dimension_numbers"]
+    if not contract[weight]:  # a multiplication entry by entry, of a gain
+        return (np.zeros(operands[weight].shape),) * 2
     kept = (*batch[1 - weight], *contract[1 - weight])
     summed = tuple(axis for axis in range(x.ndim) if axis not in kept)
     squares = np.transpose((x * x).sum(summed, keepdims=True), (*kept, *summed))

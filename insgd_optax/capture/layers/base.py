@@ -88,12 +88,18 @@ def summed(array: Array, axes: tuple[int, ...], leading: int) -> Array:
     return jax.lax.reduce(array, zero, jax.lax.add, range(leading)) if leading else array
 
 
+def with_a_mean(array: Array) -> Float[Array, "..."]:
+    """`wide` for a mean: one of complex numbers is not kept, so they count as zeros."""
+    array = wide(array)
+    return jnp.zeros_like(array.real) if jnp.iscomplexobj(array) else array
+
+
 def real(array: Array) -> Float[Array, "..."]:
     """`wide` for what has no meaning for complex numbers."""
     if jnp.iscomplexobj(array):
         raise TypeError(
             "a layer has complex inputs, for which this structure is not defined; use "
-            "insgd_optax.Scalar() or insgd_optax.Diagonal()."
+            "insgd_optax.MeanVariances() or insgd_optax.Diagonal()."
         )
     return wide(array)
 

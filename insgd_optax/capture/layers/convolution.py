@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.layers.base import Layer, applied_to_ones, magnitudes, real, wide
+from insgd_optax.capture.layers.base import (
+    Layer,
+    applied_to_ones,
+    magnitudes,
+    real,
+    wide,
+    with_a_mean,
+)
 from insgd_optax.capture.layers.sampling import drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
@@ -79,7 +86,7 @@ class ConvolutionInput:
         return sums, jnp.full(self.groups, self._row_count, sums.dtype)
 
     def first_sums(self) -> Float[Array, "groups inputs"]:
-        return self._over_rows(real(self.x))
+        return self._over_rows(with_a_mean(self.x))
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         """Patches, read from the padded input at drawn places."""

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.layers.base import Layer, magnitudes, products, real, summed, wide
+from insgd_optax.capture.layers.base import (
+    Layer,
+    magnitudes,
+    products,
+    real,
+    summed,
+    wide,
+    with_a_mean,
+)
 from insgd_optax.capture.layers.sampling import drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
@@ -106,7 +114,7 @@ class DotInput:
         return per_row.reshape(*groups, *before, *rows, *after)
 
     def first_sums(self) -> Float[Array, "groups inputs"]:
-        return self._over_rows(real(self.x))
+        return self._over_rows(with_a_mean(self.x))
 
     def _over_rows(self, array: Array) -> Float[Array, "groups inputs"]:
         axes = (*self.row_axes, *self.group_axes, *self.input_axes)

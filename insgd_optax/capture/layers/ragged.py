@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from insgd_optax.capture.layers.base import Layer, magnitudes, real
+from insgd_optax.capture.layers.base import Layer, magnitudes, with_a_mean
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.structures import Signals, Sums
 
@@ -63,7 +63,7 @@ class RaggedInput:
         return sums, self._over_rows(jnp.ones_like(self.x[:, 0], sums.dtype))
 
     def first_sums(self) -> Float[Array, "groups inputs"]:
-        return self._over_rows(real(self.x))
+        return self._over_rows(with_a_mean(self.x))
 
     def row_sums(self, order: int) -> Float[Array, "rows 1"]:
         return magnitudes(self.x, order).sum(axis=1, keepdims=True)
