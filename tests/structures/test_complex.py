@@ -11,7 +11,6 @@ import pytest
 import insgd_optax as insgd
 from zoo.case import inputs, normal
 
-
 # Real factors meet complex gradients, which JAX's strict promotion refuses.
 pytestmark = pytest.mark.framework
 
