@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, UInt32
 GOLDEN_BITS, GOLDEN = 2654435769, 0.6180339887
 
 
+@jax.jit  # traced once for batches of one shape, and without jit one program instead of many
 def seed_of(arrays: Sequence[Any]) -> UInt32[Array, ""]:
     """A number that decides which rows are drawn, from what comes with every batch.
 
