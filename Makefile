@@ -32,13 +32,13 @@ demo: $(DEMO)
 	@$(BIN)/python examples/imbalanced_digits.py $(ARGS)
 
 test: $(DEV)
-	@$(PYTEST) -m "not long and not third_party" $(ARGS)
+	@$(PYTEST) -m "not long" $(ARGS)
 
 test-all: $(DEV)
-	@$(PYTEST) -m "not third_party" $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 zoo: $(ZOO)
-	@JAX_ENABLE_X64=0 KERAS_BACKEND=jax $(PYTEST) -rs -m third_party tests/third_party $(ARGS)
+	@JAX_ENABLE_X64=0 KERAS_BACKEND=jax $(PYTEST) -rs tests/third_party $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check .

@@ -30,7 +30,6 @@ gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "third_party: needs the extra zoo; `make zoo` runs it")
     config.addinivalue_line("markers", "long: left out of `make test`; `make test-all` runs it")
     config.addinivalue_line(
         "markers", "framework: runs code of a framework, which need not stand strict promotion"

@@ -16,7 +16,7 @@ from insgd_optax.structures import Structure
 
 # Up to this size a leaf gets room for both orders of its axes, whichever looks more likely.
 SMALL = 4096
-# A matrix that is up to so many squares side by side gets room for each of them: a cell's gates.
+# Recurrent cells keep their gates side by side in one matrix: room for so many at most.
 MOST_GATES = 8
 
 

@@ -24,7 +24,6 @@ class Model:
       loss: ``loss(params, *batch)``.
       params: what is trained.
       batch: the data.
-      pooled: the leaves whose statistics are one number, and why.
       biases: the biases that are read as tables are, and why.
       unseen: why no weight's numbers stand in a product as they are, if so.
     """
@@ -32,7 +31,6 @@ class Model:
     loss: Callable[..., jax.Array]
     params: Any
     batch: tuple[Any, ...]
-    pooled: dict[str, str] = field(default_factory=dict)
     biases: dict[str, str] = field(default_factory=dict)
     unseen: str = ""
 
@@ -107,8 +105,19 @@ def of_equinox(
     return Model(loss, distinct(params), batch, **settings)
 
 
+def of_keras(net: Any, batch: jax.Array, **settings: Any) -> Model:
+    """A Keras network; its running averages are made anew and dropped."""
+    params = [variable.value for variable in net.trainable_variables]
+    rest = [variable.value for variable in net.non_trainable_variables]
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        return size_of(net.stateless_call(params, rest, batch, training=True)[0])
+
+    return Model(loss, distinct(params), (batch,), **settings)
+
+
 def distinct(params: Any) -> Any:
-    """Normal numbers in the place of a model's own, no two alike: `recorded` tells them apart."""
+    """Parameters of normal numbers, all different, so that `recorded` can tell them apart."""
     leaves, treedef = jax.tree.flatten(params)
     total = sum(leaf.size for leaf in leaves)
     ranks = np.random.default_rng(0).permutation(total)

@@ -5,7 +5,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from third_party.model import Model, distinct, model, of_equinox, of_haiku, of_nnx, size_of
+from third_party.model import (
+    Model,
+    distinct,
+    model,
+    of_equinox,
+    of_haiku,
+    of_keras,
+    of_nnx,
+    size_of,
+)
 from zoo.case import inputs, integers
 
 TOKENS = integers(0, (4, 6), 11)
@@ -85,3 +94,21 @@ def foundax_mixture_of_experts() -> Model:
 
     batch = inputs(0, (4, 6, 3), "float32"), inputs(1, (4, 7, 2), "float32")
     return of_equinox(net, *batch, apply=apply)
+
+
+@model("keras")
+def keras_lstm() -> Model:
+    import keras
+
+    net = keras.Sequential(
+        [
+            keras.Input((7,), dtype="int32"),
+            keras.layers.Embedding(11, 6),
+            keras.layers.LayerNormalization(),  # or `recorded` takes `x[t]` for a lookup
+            keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=True)),
+            keras.layers.GRU(4),
+            keras.layers.Dense(3),
+        ]
+    )
+    biases = {"11": "the GRU's bias for its input and that for its state are rows of one array"}
+    return of_keras(net, jnp.arange(28).reshape(4, 7) % 11, biases=biases)

@@ -17,7 +17,7 @@ from third_party import physics, sequences, vision  # noqa: F401 (they register 
 from third_party.model import MODELS, Model, why_missing
 from zoo.recorded import recorded
 
-pytestmark = [pytest.mark.third_party, pytest.mark.framework]
+pytestmark = pytest.mark.framework
 each_model = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MODELS]
 )
@@ -51,11 +51,10 @@ def test_its_statistics_are_what_its_weights_met(name: str):
     input_stats = grad_fn(model.params, *model.batch)[2]
     met = recorded(model.loss, model.params, *model.batch)
     of_layers = {path: moments for path, moments in input_stats.items() if moments is not None}
-    pooled = {path for path, moments in of_layers.items() if not moments.layout.exact}
-    assert pooled == set(model.pooled)
+    assert all(moments.layout.exact for moments in of_layers.values())
     others = [path for path in met if path not in of_layers and path not in model.biases]
     assert not [path for path in others if met[path].rows.any()]
-    told_apart = [path for path in of_layers if path not in pooled and met[path].rows.all()]
+    told_apart = [path for path in of_layers if met[path].rows.all()]
     assert bool(told_apart) != bool(model.unseen)
     for path in told_apart:
         found, expected = np.asarray(of_layers[path].per_weight()), met[path].mean_square

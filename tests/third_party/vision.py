@@ -1,13 +1,11 @@
 """Convolutions and transformers of images."""
 
-from typing import Any
-
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from third_party.model import Model, distinct, model, of_equinox, of_haiku, of_nnx, size_of
+from third_party.model import Model, model, of_equinox, of_haiku, of_keras, of_nnx
 from zoo.case import inputs
 
 IMAGES = inputs(0, (4, 16, 16, 3), "float32")
@@ -74,32 +72,4 @@ def keras_cnn() -> Model:
             keras.layers.Dense(5),
         ]
     )
-    return _of_keras(net, IMAGES)
-
-
-@model("keras")
-def keras_lstm() -> Model:
-    import keras
-
-    net = keras.Sequential(
-        [
-            keras.Input((7,), dtype="int32"),
-            keras.layers.Embedding(11, 6),
-            keras.layers.LayerNormalization(),  # or `recorded` takes `x[t]` for a lookup
-            keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=True)),
-            keras.layers.GRU(4),
-            keras.layers.Dense(3),
-        ]
-    )
-    biases = {"11": "the GRU's bias for its input and that for its state are rows of one array"}
-    return _of_keras(net, jnp.arange(28).reshape(4, 7) % 11, biases=biases)
-
-
-def _of_keras(net: Any, batch: jax.Array, **settings: Any) -> Model:
-    params = [variable.value for variable in net.trainable_variables]
-    rest = [variable.value for variable in net.non_trainable_variables]
-
-    def loss(params, batch):
-        return size_of(net.stateless_call(params, rest, batch, training=True)[0])
-
-    return Model(loss, distinct(params), (batch,), **settings)
+    return of_keras(net, IMAGES)

@@ -89,7 +89,7 @@ def summed(array: Array, axes: tuple[int, ...], leading: int) -> Array:
 
 
 def with_a_mean(array: Array) -> Float[Array, "..."]:
-    """`wide` for a mean: one of complex numbers is not kept, so they count as zeros."""
+    """`wide` for a mean. That of complex numbers is not kept, so they are zeros here."""
     array = wide(array)
     return jnp.zeros_like(array.real) if jnp.iscomplexobj(array) else array
 
