@@ -1,14 +1,19 @@
-"""Numerics: arithmetic that stays finite, and the precision for it."""
+"""Numerics: arithmetic that stays finite, the precision for it, and branches."""
 
+import functools
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
 from insgd_optax.settings import Number
+
+T = TypeVar("T")
 
 
 def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, "*shape"]:
@@ -23,6 +28,8 @@ def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, 
     return jnp.where(present, bounded ** jnp.asarray(exponent, power.dtype), 0)
 
 
+# Compiled once for a function and shapes, where no `jax.jit` stands around it.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def one_by_one(
     function: Callable[..., Array], matrices: Float[Array, "groups n n"], *settings: Array
 ) -> Float[Array, "groups n n"]:
@@ -49,3 +56,20 @@ def as_dtype(array: Array, dtype: Any) -> Array:
 def wide_dtype(dtype: Any) -> Any:
     """The precision of sums: float32, or float64 for float64."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def is_known(array: Any) -> bool:
+    """Whether an array's numbers can be looked at: it is not traced, and this process has them."""
+    if isinstance(array, Tracer) or not isinstance(array, jax.Array | np.ndarray):
+        return False
+    return isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated
+
+
+def either(condition: Bool[Array, ""], if_true: Callable[[], T], if_false: Callable[[], T]) -> T:
+    """`jax.lax.cond`, or the function itself where the condition is known.
+
+    A ``cond`` is compiled again for every new function: without ``jax.jit``, at every update.
+    """
+    if is_known(condition):
+        return if_true() if condition else if_false()
+    return jax.lax.cond(condition, if_true, if_false)

@@ -118,19 +118,11 @@ class Full(Lasting):
         # What was never seen counts as white, until the next refresh.
         relative = jnp.where(level > 0, power * safe_power(level, -1), identity)
         # Cholesky costs a fifth, but what rounding leaves of an eigenvalue of zero must be small.
-        rounding = power.shape[1] * float(jnp.finfo(power.dtype).eps)
-        if isinstance(exponent, int | float) and exponent == -1 and self.damping > 64 * rounding:
+        exact = self.damping > 64 * _rounding(power)
+        if isinstance(exponent, int | float) and exponent == -1 and exact:
             return one_by_one(_inverse, relative + self.damping * identity)
-
-        def powered(
-            matrix: Float[Array, "inputs inputs"], exponent: Float[Array, ""]
-        ) -> Float[Array, "inputs inputs"]:
-            values, vectors = jnp.linalg.eigh(matrix)
-            values = jnp.where(values > rounding * values[-1:], values, 0)
-            scaled = vectors * safe_power(values + self.damping, exponent)[None, :]
-            return jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
-
-        return one_by_one(powered, relative, jnp.asarray(exponent, power.dtype))
+        settings = (jnp.asarray(each, power.dtype) for each in (exponent, self.damping))
+        return one_by_one(_damped_power, relative, *settings)
 
     def apply(
         self,
@@ -145,6 +137,20 @@ def _inverse(positive: Float[Array, "inputs inputs"]) -> Float[Array, "inputs in
     identity = jnp.eye(len(positive), dtype=positive.dtype)
     inverse = jax.scipy.linalg.cho_solve((lower, True), identity)
     return (inverse + inverse.T) / 2
+
+
+def _damped_power(
+    matrix: Float[Array, "inputs inputs"], exponent: Float[Array, ""], damping: Float[Array, ""]
+) -> Float[Array, "inputs inputs"]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    values = jnp.where(values > _rounding(matrix) * values[-1:], values, 0)
+    scaled = vectors * safe_power(values + damping, exponent)[None, :]
+    return jnp.matmul(scaled, vectors.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _rounding(matrices: Float[Array, "*groups inputs inputs"]) -> float:
+    """What rounding leaves of an eigenvalue of zero, over the largest."""
+    return matrices.shape[-1] * float(jnp.finfo(matrices.dtype).eps)
 
 
 def _mean_eigenvalue(power: Float[Array, "groups inputs inputs"]) -> Float[Array, " groups"]:

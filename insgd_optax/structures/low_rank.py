@@ -185,16 +185,17 @@ def _between(
     if isinstance(exponent, int | float) and exponent == -1:  # Woodbury, without eigenvalues
         root = one_by_one(_inverse_root, gram + jnp.eye(gram.shape[1], dtype=gram.dtype)[None])
         return -jnp.einsum("gik,gjk->gij", root, root, precision=highest)
+    return one_by_one(_power_less_identity, gram, jnp.asarray(exponent, gram.dtype))
 
-    def powered(
-        gram: Float[Array, "rank rank"], exponent: Float[Array, ""]
-    ) -> Float[Array, "rank rank"]:
-        values, vectors = jnp.linalg.eigh(gram)
-        values = jnp.maximum(values, 0)
-        growth = jnp.expm1(exponent * jnp.log1p(values)) * safe_power(values, -1)
-        return jnp.matmul(vectors * growth[None, :], vectors.T, precision=highest)
 
-    return one_by_one(powered, gram, jnp.asarray(exponent, gram.dtype))
+def _power_less_identity(
+    gram: Float[Array, "rank rank"], exponent: Float[Array, ""]
+) -> Float[Array, "rank rank"]:
+    """``K`` from ``Qᵀ Q``, by its eigenvalues."""
+    values, vectors = jnp.linalg.eigh(gram)
+    values = jnp.maximum(values, 0)
+    growth = jnp.expm1(exponent * jnp.log1p(values)) * safe_power(values, -1)
+    return jnp.matmul(vectors * growth[None, :], vectors.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _inverse_root(positive: Float[Array, "rank rank"]) -> Float[Array, "rank rank"]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.moments import InputMoments
-from insgd_optax.numerics import safe_power
+from insgd_optax.numerics import either, safe_power
 from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.history import Slot, unpack
@@ -219,7 +219,7 @@ def _refreshed(
         both = zip(packed.factors, exponents, strict=True)
         return jnp.stack([computed_for(old, exponent) for old, exponent in both])
 
-    return jax.lax.cond(_is_due(packed.updates, every), computed, lambda: packed.factors)
+    return either(_is_due(packed.updates, every), computed, lambda: packed.factors)
 
 
 def _is_due(updates: Int[Array, ""], every: int) -> Bool[Array, ""]:

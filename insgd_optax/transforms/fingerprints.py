@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Int
 
 from insgd_optax.layout import Layout
+from insgd_optax.numerics import is_known
 from insgd_optax.transforms.copies import check_copies
 from insgd_optax.trees import named_leaves
 
@@ -36,7 +36,7 @@ def check_fingerprints(
     Raises:
       ValueError: with the paths that the state was not made for.
     """
-    if _is_known(kept) and not np.array_equal(kept, fingerprints(leaves, layouts)):
+    if is_known(kept) and not np.array_equal(kept, fingerprints(leaves, layouts)):
         raise ValueError(_other_leaves(np.ravel(kept), leaves, layouts))
 
 
@@ -84,7 +84,7 @@ def check_state(
     kept = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if _is_kept(path)]
     if not kept:
         raise ValueError("The state holds no fingerprints: it is that of no insgd_optax optimizer.")
-    if not all(map(_is_known, kept)):
+    if not all(map(is_known, kept)):
         raise ValueError("check_state compares numbers: call it outside of jax.jit and jax.vmap.")
     leaves, layouts = named_leaves(params), layouts or {}
     made_for = np.unique(np.concatenate([np.ravel(each) for each in kept]))
@@ -120,9 +120,3 @@ def _fingerprint(path: str, leaf: Any, layouts: Mapping[str, Layout]) -> int:
 def _is_kept(path: Any) -> bool:
     """Whether a leaf of a state is its fingerprints, also inside the box of a framework."""
     return any(getattr(key, "name", None) == "fingerprints" for key in path)
-
-
-def _is_known(array: Any) -> bool:
-    if isinstance(array, Tracer) or not isinstance(array, jax.Array | np.ndarray):
-        return False
-    return isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated

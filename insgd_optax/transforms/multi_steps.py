@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
+from insgd_optax.numerics import either
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 from insgd_optax.transforms.history import Slot, pack, slots_for, totals, unpack
 from insgd_optax.transforms.matching import match_statistics
@@ -121,7 +122,7 @@ def multi_steps(
                 waiting, mean, sums, counts, state.inner_state
             )
 
-        return jax.lax.cond(state.mini_step == every - 1, step, wait)
+        return either(state.mini_step == every - 1, step, wait)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.moments import InputMoments
+from insgd_optax.numerics import either
 from insgd_optax.settings import Number
 from insgd_optax.sharding import on_current_mesh
 from insgd_optax.structures import Structure
@@ -153,7 +154,7 @@ class History:
         finite = all_finite([*gradient, batch.sums], state.power.dtype)
         # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
         # the kernel of every leaf, and could not share the kernels of leaves of one shape.
-        after, (derived, lone) = jax.lax.cond(finite, moved, kept)
+        after, (derived, lone) = either(finite, moved, kept)
         return Observed(moments, derived, lone, finite, after, slots)
 
 

@@ -45,6 +45,20 @@ def test_the_state_keeps_its_types_under_scan_and_scan_equals_a_loop(make_optimi
     assert_close(scanned, looped, rtol=1e-5)
 
 
+@pytest.mark.parametrize("structure", [insgd.MeanVariances(), insgd.LowRank(2), insgd.Full()])
+@pytest.mark.parametrize("exponent", [-1, -0.5])
+def test_without_jit_the_second_update_compiles_nothing(structure, exponent, caplog):
+    problem = perceptron()
+    tx = insgd.insgd(structure=structure)
+    if exponent != -1:
+        tx = insgd.scale_by_input(structure, exponent=exponent)
+    grads, input_stats = problem.stats_of(structure=structure)
+    _, state = tx.update(grads, tx.init(problem.params), problem.params, input_stats=input_stats)
+    with jax.log_compiles():
+        tx.update(grads, state, problem.params, input_stats=input_stats)
+    assert [record.message for record in caplog.records if "ompiling" in record.message] == []
+
+
 @every_optimizer
 @every_structure
 @pytest.mark.parametrize("take", [True, False])
