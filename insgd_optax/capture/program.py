@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from insgd_optax import compat
 from insgd_optax.capture.layers import Layer, RowInput
 from insgd_optax.capture.origin import Origin
@@ -36,7 +38,8 @@ class Use:
 
     def look(self, operands: Sequence[Any], seed: Any = 0) -> RowInput:
         """What the layer sees, from all operands of its equation and a seed for drawn rows."""
-        return self.layer.look(*(operands[place] for place in self.layer.input), seed=seed)
+        inputs = (jax.lax.stop_gradient(operands[place]) for place in self.layer.input)
+        return self.layer.look(*inputs, seed=seed)
 
 
 @dataclasses.dataclass

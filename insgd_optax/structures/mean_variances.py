@@ -81,7 +81,7 @@ class MeanVariances(EveryUpdate):
 
     def observe(self, seen: LayerInput) -> Sums:
         squares, count = seen.sums(self.order)
-        return jnp.concatenate([seen.first_sums(), squares], axis=1), count
+        return jax.lax.concatenate([seen.first_sums(), squares], 1), count
 
     def feature_power(self, power: Float[Array, "groups _"]) -> Float[Array, "groups inputs 1"]:
         return _halves(power)[1][:, :, None]

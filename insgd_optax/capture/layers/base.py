@@ -67,12 +67,11 @@ def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
         return jnp.abs(array)
     if jnp.iscomplexobj(array):
         return jnp.square(jnp.real(array)) + jnp.square(jnp.imag(array))
-    return array * array
+    return jax.lax.mul(array, array)
 
 
 def wide(array: Array) -> Array:
-    """The numbers of an input in float32, or in float64 for float64, apart from the gradient."""
-    array = jax.lax.stop_gradient(array)
+    """The numbers of an input in float32, or in float64 for float64."""
     dtype = array.dtype if jnp.iscomplexobj(array) else wide_dtype(array.dtype)
     return as_dtype(array, dtype)
 

@@ -102,7 +102,7 @@ class DotInput:
     def sums(self, order: int) -> Sums:
         sums = self._over_rows(magnitudes(self.x, order))
         rows = math.prod(self.x.shape[axis] for axis in self.row_axes)
-        return sums, jnp.full(self.groups, rows, sums.dtype)
+        return sums, jax.lax.full((self.groups,), rows, sums.dtype)
 
     def row_sums(self, order: int) -> Float[Array, "..."]:
         powers = jnp.sum(magnitudes(self.x, order), axis=self.input_axes, keepdims=True)
