@@ -105,8 +105,40 @@ def test_check_state_says_where_it_cannot_work():
 def test_the_fingerprints_do_not_change_between_runs_and_versions():
     _, params = network("a_in", "b_out")
     state: Any = insgd.scale_by_input(STRUCTURE).init(params)
-    np.testing.assert_array_equal(state.fingerprints, [783687692, 1463293817])
+    np.testing.assert_array_equal(state.fingerprints, [-2029690434, 783687692, 1463293817])
     assert state.fingerprints.dtype == jnp.int32
+
+
+# Each two keep as many numbers, which mean something else.
+ALIKE = {
+    "the mean square and the mean magnitude": (insgd.Scalar(), insgd.Scalar(order=1)),
+    "squares and frequencies": (insgd.Diagonal(), insgd.Frequency()),
+    "another size": (insgd.Diagonal(), insgd.MeanVariances()),
+}
+
+
+@every_optimizer
+@pytest.mark.parametrize("structures", ALIKE.values(), ids=ALIKE)
+def test_a_state_of_another_structure_is_an_error_that_names_the_optimizers(
+    make_optimizer, structures
+):
+    made_with, structure = structures
+    loss, params = network("a_in", "b_out")
+    state = make_optimizer(made_with).init(params)
+    _, grads, stats = insgd.value_and_grad(loss, structure=structure)(params, X)
+    with pytest.raises(ValueError) as error:
+        make_optimizer(structure).update(grads, state, params, input_stats=stats)
+    assert_says(error, "another structure", str(structure), "init()")
+    insgd.check_state(state, params, structure=made_with)
+    with pytest.raises(ValueError) as error:
+        insgd.check_state(state, params, structure=structure)
+    assert_says(error, "another structure", str(structure))
+
+
+def test_a_state_may_go_on_with_another_damping():
+    _, params = network("a_in", "b_out")
+    state = insgd.insgd(structure=insgd.MeanVariances(damping=1.0)).init(params)
+    insgd.check_state(state, params, structure=insgd.MeanVariances(damping=2.0))
 
 
 @every_optimizer

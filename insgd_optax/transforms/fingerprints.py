@@ -1,8 +1,9 @@
 """Fingerprints: for which leaves a packed state was made.
 
 A packed state is read by position. If a layer is renamed between saving and restoring it, the
-numbers still fit, and belong to other layers. So the state has a number for every leaf, made from
-its path, its shape and its layout where one was given.
+numbers still fit, and belong to other layers. So the state has a number for what it keeps, made
+from the structure, and one for every leaf, made from its path, its shape and its layout where one
+was given.
 """
 
 import zlib
@@ -16,28 +17,37 @@ from jaxtyping import Int
 
 from insgd_optax.layout import Layout
 from insgd_optax.numerics import is_known
+from insgd_optax.structures import Structure
 from insgd_optax.transforms.copies import check_copies
 from insgd_optax.trees import named_leaves
 
+# Another one where a later version keeps other numbers in the same places.
+FORMAT = 1
+
 
 def fingerprints(
-    leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
-) -> Int[np.ndarray, " leaves"]:
-    """The fingerprint of every leaf in the order of paths; a single zero for no leaves."""
-    found = [_fingerprint(*named, layouts) for named in sorted(leaves, key=lambda named: named[0])]
-    return np.array(found or [0], np.uint32).view(np.int32)
+    structure: Structure, leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
+) -> Int[np.ndarray, " fingerprints"]:
+    """The fingerprint of what is kept, then that of every leaf in the order of paths."""
+    return np.concatenate([_of_structure(structure), _of_leaves(leaves, layouts)])
 
 
 def check_fingerprints(
-    kept: Any, leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
+    kept: Any,
+    structure: Structure,
+    leaves: Sequence[tuple[str, Any]],
+    layouts: Mapping[str, Layout],
 ) -> None:
-    """Raises if a state's fingerprints are known and those of other leaves.
+    """Raises if a state's fingerprints are known and those of other leaves or of another structure.
 
     Raises:
       ValueError: with the paths that the state was not made for.
     """
-    if is_known(kept) and not np.array_equal(kept, fingerprints(leaves, layouts)):
-        raise ValueError(_other_leaves(np.ravel(kept), leaves, layouts))
+    if is_known(kept):
+        made_for = np.asarray(kept)
+        _check_structure(made_for[:1], structure)
+        if not np.array_equal(made_for[1:], _of_leaves(leaves, layouts)):
+            raise ValueError(_other_leaves(made_for[1:], leaves, layouts))
 
 
 def check_state(
@@ -45,6 +55,7 @@ def check_state(
     params: Any,
     *,
     layouts: Mapping[str, Layout] | None = None,
+    structure: Structure | None = None,
     pmapped: bool = False,
 ) -> None:
     """Raises if a state was made for other parameters, or is not the same on all devices.
@@ -71,6 +82,7 @@ def check_state(
       state: that of an optimizer of this library, also inside a chain or another wrapper.
       params: the parameters that it is to be used for.
       layouts: those that the optimizer was made with, if any.
+      structure: that of the optimizer, to look whether the state keeps the same numbers.
       pmapped: whether both have a first axis of devices, as ``jax.pmap`` returns them.
 
     Raises:
@@ -86,9 +98,12 @@ def check_state(
         raise ValueError("The state holds no fingerprints: it is that of no insgd_optax optimizer.")
     if not all(map(is_known, kept)):
         raise ValueError("check_state compares numbers: call it outside of jax.jit and jax.vmap.")
+    if structure is not None:
+        for each in kept:
+            _check_structure(np.asarray(each)[..., 0], structure)
     leaves, layouts = named_leaves(params), layouts or {}
-    made_for = np.unique(np.concatenate([np.ravel(each) for each in kept]))
-    if not np.isin(made_for, [*fingerprints(leaves, layouts), 0]).all():
+    made_for = np.unique(np.concatenate([np.ravel(np.asarray(each)[..., 1:]) for each in kept]))
+    if not np.isin(made_for, _of_leaves(leaves, layouts)).all():
         raise ValueError(_other_leaves(made_for, leaves, layouts))
 
 
@@ -98,7 +113,7 @@ def _other_leaves(
     new = [
         f"'{path}' of shape {jnp.shape(leaf)}"
         for path, leaf in leaves
-        if not np.isin(fingerprints([(path, leaf)], layouts), kept).all()
+        if not np.isin(_of_leaves([(path, leaf)], layouts), kept).all()
     ]
     listed = ", ".join(new[:4]) + (f" and {len(new) - 4} more" if len(new) > 4 else "")
     found = f"it has none for {listed}" if new else "it has some for leaves that are not there"
@@ -109,12 +124,34 @@ def _other_leaves(
     )
 
 
-def _fingerprint(path: str, leaf: Any, layouts: Mapping[str, Layout]) -> int:
-    layout = layouts.get(path)
-    parts = [path, tuple(map(int, jnp.shape(leaf)))]
-    if layout is not None:
-        parts += [layout.steps, layout.matrices]
-    return zlib.crc32(repr(parts).encode())
+def _check_structure(kept: Int[np.ndarray, "*members"], structure: Structure) -> None:
+    if np.any(kept != _of_structure(structure)):
+        raise ValueError(
+            "The state was made with another structure, or by a version of insgd_optax that keeps "
+            f"other numbers; this optimizer has insgd_optax.{structure}. Give it the structure "
+            "that the state was made with, or start a new history with init()."
+        )
+
+
+def _of_structure(structure: Structure) -> Int[np.ndarray, " 1"]:
+    """Of what it keeps: a damping, or how often a factor is renewed, may be another one."""
+    kept = FORMAT, type(structure).__name__, structure.order, structure.shape(1, 64)
+    return _numbers([kept])
+
+
+def _of_leaves(
+    leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
+) -> Int[np.ndarray, " leaves"]:
+    made_for = []
+    for path, leaf in sorted(leaves, key=lambda named: named[0]):
+        layout = layouts.get(path)
+        given = [] if layout is None else [layout.steps, layout.matrices]
+        made_for.append([path, tuple(map(int, jnp.shape(leaf))), *given])
+    return _numbers(made_for)
+
+
+def _numbers(facts: Sequence[Any]) -> Int[np.ndarray, " facts"]:
+    return np.array([zlib.crc32(repr(each).encode()) for each in facts], np.uint32).view(np.int32)
 
 
 def _is_kept(path: Any) -> bool:

@@ -37,8 +37,8 @@ class ScaleByInputState(NamedTuple):
       factor: the factors that a structure keeps between refreshes, one leaf after the other;
         one row for each exponent, shape (exponents, factors), same dtype. A single zero for
         structures that keep none: checkpoints refuse arrays without elements.
-      fingerprints: of the leaves that the state was made for, in the order of their paths; shape
-        (leaves,), int32.
+      fingerprints: of what the state keeps, and of the leaves that it was made for, in the order
+        of their paths; shape (1 + leaves,), int32.
     """
 
     count: Int[Array, ""]
@@ -46,7 +46,7 @@ class ScaleByInputState(NamedTuple):
     power: Float[Array, " numbers"]
     power_weight: Float[Array, " groups"]
     factor: Float[Array, "exponents factors"]
-    fingerprints: Int[Array, " leaves"]
+    fingerprints: Int[Array, " fingerprints"]
 
 
 class Observed(NamedTuple):
@@ -106,7 +106,8 @@ class History:
         dtype = widest_dtype(jax.tree.leaves(params))
         counters = [jnp.zeros([], jnp.int32) for _ in range(2)]
         shapes = room.numbers, room.groups, (len(self.exponents), room.factors)
-        made_for = on_current_mesh(jnp.asarray(fingerprints(named, self.layouts)))
+        made_for = fingerprints(self.structure, named, self.layouts)
+        made_for = on_current_mesh(jnp.asarray(made_for))
         packed = (jnp.zeros(shape, dtype) for shape in shapes)
         return ScaleByInputState(*counters, *packed, fingerprints=made_for)
 
@@ -124,8 +125,8 @@ class History:
         named = named_leaves(updates)
         matched = match_statistics(named, input_stats, self.structure)
         slots = slots_for(named, self.structure, self.layouts)
+        check_fingerprints(state.fingerprints, self.structure, named, self.layouts)
         _check_state(slots, state)
-        check_fingerprints(state.fingerprints, named, self.layouts)
         batch = pack(slots, matched, state.power.dtype)
         moments = {path: found for path, found in matched.items() if found is not None}
         leaves = dict(named)
@@ -190,5 +191,5 @@ def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
         raise ValueError(
             f"The state holds {state.power.size} numbers, but the history of these updates takes "
             f"{numbers}: {sorted(slots)}. Call init() on parameters with the same leaves as the "
-            "updates (a leaf may not be None in one of them), and with the same layouts."
+            "updates (a leaf may not be None in one of them), with the same structure and layouts."
         )
