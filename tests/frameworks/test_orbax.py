@@ -60,6 +60,74 @@ def test_a_run_resumes_bit_by_bit(make_problem, name: str, tmp_path: pathlib.Pat
     _assert_identical(run(*restored, 3), run(*middle, 3))
 
 
+@pytest.mark.parametrize("devices", [(8, 1), (1, 8), (8, 4)], ids=["8-1", "1-8", "8-4"])
+def test_a_run_goes_on_on_another_number_of_devices(devices, tmp_path: pathlib.Path) -> None:
+    problem, tx = perceptron(), insgd.insgd()
+    rows = jax.random.normal(jax.random.key(0), (16, 4), jnp.float32)
+    batch = rows, rows[:, :2]
+
+    def placed(tree: Any, number: int) -> Any:
+        mesh = jax.sharding.Mesh(jax.devices()[:number], ("data",))
+        whole, split = (jax.NamedSharding(mesh, jax.P(*axis)) for axis in ((), ("data",)))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype,
+                sharding=split if leaf.shape and leaf.shape[0] % number == 0 else whole,
+            ),
+            tree,
+        )  # fmt: skip
+
+    @jax.jit
+    def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
+        _, grads, input_stats = insgd.value_and_grad(problem.loss_fn)(params, batch)
+        updates, state = tx.update(grads, state, params, input_stats=input_stats)
+        return optax.apply_updates(params, updates), state
+
+    def stepped(run: Any, number: int) -> Any:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, placed((run, batch), number))
+        run, here = jax.device_put((run, batch), shardings)
+        for _ in range(3):
+            run = step(*run, here)
+        return run
+
+    saved = stepped((problem.params, tx.init(problem.params)), devices[0])
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint", saved)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "checkpoint", placed(saved, devices[1]))
+    for leaf in jax.tree.leaves(restored):
+        assert len(leaf.sharding.device_set) == devices[1]
+    _assert_identical(jax.device_get(restored), jax.device_get(saved))
+    insgd.check_state(restored[1], restored[0])
+    expected = jax.device_get(stepped(saved, devices[0]))
+    actual = jax.device_get(stepped(restored, devices[1]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected
+    )
+
+
+@pytest.mark.usefixtures("without_type_checks")  # Orbax makes one of None on its way
+def test_a_train_state_of_linen_resumes_bit_by_bit(tmp_path: pathlib.Path) -> None:
+    problem = perceptron()
+    grad_fn = insgd.value_and_grad(problem.loss_fn)
+
+    @jax.jit
+    def step(state: Any) -> Any:
+        _, grads, input_stats = grad_fn(state.params, problem.batch)
+        return state.apply_gradients(grads=grads, input_stats=input_stats)
+
+    def run(state: Any) -> Any:
+        return step(step(step(state)))
+
+    new = insgd.linen.TrainState.create(
+        apply_fn=problem.loss_fn, params=problem.params, tx=insgd.insgd()
+    )
+    middle = run(new)
+    restored = _restored(tmp_path / "checkpoint", middle)
+    assert type(restored) is type(middle)
+    _assert_identical(run(restored), run(middle))
+
+
 def test_an_nnx_model_and_optimizer_resume_bit_by_bit(tmp_path: pathlib.Path) -> None:
     @nnx.jit
     def step(model: Changing, optimizer: nnx.Optimizer) -> None:
