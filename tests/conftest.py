@@ -3,16 +3,21 @@
 import gc
 import os
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 # Most of the time goes into compiling thousands of small programs. None is worth optimizing:
-# without these passes one compiles in half the time. Each is saved, so that the other worker and
-# the next run need not compile it again.
+# without these passes one compiles in half the time (newer ones do not know the last). Each is
+# saved, so that the other worker and the next run need not compile it again.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
+    + (
+        " --xla_cpu_use_fusion_emitters=false"
+        if version("jax").startswith(("0.8.", "0.9.", "0.10."))
+        else ""
+    ),
 )
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
