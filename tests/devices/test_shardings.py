@@ -50,18 +50,20 @@ def _batches(dtype: Any) -> Any:
     return normal(9, (20, 32, 6, 6, 2), dtype), jnp.arange(20 * 32).reshape(20, 32) ** 2 % 16
 
 
-def _loss(params: Any, images: Any, tokens: Any) -> jax.Array:
+def _loss(params: Any, images: Any, tokens: Any, rows: Any = None) -> jax.Array:
     axes = ("NHWC", "HWIO", "NHWC")
     features = jax.lax.conv_general_dilated(
         images, params["conv"], (1, 1), "SAME", dimension_numbers=axes
     )
-    hidden = jnp.tanh(features).mean(axis=(1, 2)) + params["table"].at[tokens].get()
+    hidden = jnp.tanh(features).mean(axis=(1, 2)) + params["table"].at[tokens].get(
+        out_sharding=rows
+    )
     hidden = jnp.tanh(hidden @ params["wide"])
     return jnp.mean(jnp.square(hidden @ params["head"] - 1))
 
 
-def _trained(structure: Any, params: Any, batches: Any) -> Any:
-    grad_fn = insgd.value_and_grad(_loss, structure=structure)
+def _trained(structure: Any, params: Any, batches: Any, rows: Any = None) -> Any:
+    grad_fn = insgd.value_and_grad(functools.partial(_loss, rows=rows), structure=structure)
     return train(insgd.insgd(0.05, structure=structure), grad_fn, params, batches)
 
 
@@ -84,6 +86,20 @@ def test_twenty_steps_on_eight_devices_are_those_of_one(name, sharding, dtype):
     )  # fmt: skip
     batches = jax.device_put(_batches(dtype), NamedSharding(mesh, of_batch))
     spread = jax.jit(functools.partial(_trained, STRUCTURES[name]))(params, batches)
+    _assert_equal(spread, name, dtype)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_twenty_steps_on_an_explicit_mesh_of_eight_devices_are_those_of_one(name):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        params = jax.device_put(_params("float64"), NamedSharding(mesh, P()))
+        batches = jax.device_put(_batches("float64"), NamedSharding(mesh, P(None, "data")))
+        train_spread = jax.jit(functools.partial(_trained, STRUCTURES[name], rows=P("data")))
+        _assert_equal(train_spread(params, batches), name, "float64")
+
+
+def _assert_equal(spread: Any, name: str, dtype: str) -> None:
     alone = _alone(name, dtype)
     for path, start in _params(dtype).items():
         moved = np.linalg.norm(alone[path] - np.asarray(start))

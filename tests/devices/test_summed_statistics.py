@@ -16,7 +16,19 @@ from zoo.case import normal
 PARAMS = {"w": normal(0, (8, 4), "float64"), "b": jnp.zeros(4)}
 # The inputs of the last device are 64 times as large as those of the first.
 INPUTS = normal(1, (64, 8), "float64") * jnp.arange(1.0, 65.0)[:, None]
-STRUCTURES = [insgd.Scalar(), insgd.MeanVariances(), insgd.Full(rows=None)]
+STRUCTURES = [  # with all rows: each device draws its own
+    insgd.Scalar(),
+    insgd.Diagonal(),
+    insgd.Frequency(),
+    insgd.MeanVariance(),
+    insgd.LowRank(rank=4, rows=None),
+    insgd.Full(rows=None),
+    insgd.PerLayer(),
+    insgd.MeanVariances(),
+]
+every_structure = pytest.mark.parametrize(
+    "structure", STRUCTURES, ids=lambda each: type(each).__name__
+)
 TRANSFORMATIONS = {
     "insgd": insgd.insgd(),
     "scale_by_input": insgd.scale_by_input(),
@@ -61,7 +73,7 @@ def _sharded(step: Any, axes: tuple[str, ...], check_vma: bool = True) -> Any:
     )
 
 
-def _run(step: Any, params: Any, state: Any, x: Any = INPUTS, steps: int = 5) -> Any:
+def _run(step: Any, params: Any, state: Any, x: Any = INPUTS, steps: int = 20) -> Any:
     for _ in range(steps):
         params, state = step(params, state, x)
     return params, state
@@ -71,13 +83,19 @@ def _stacked(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), tree)
 
 
-@pytest.mark.parametrize("reduce", [jax.lax.psum, jax.lax.pmean], ids=["psum", "pmean"])
-@pytest.mark.parametrize("structure", STRUCTURES, ids=lambda each: type(each).__name__)
-def test_statistics_added_over_devices_step_as_one_device_does(structure, reduce):
+def _alone(structure: Any) -> Any:
     tx = insgd.insgd(structure=structure)
-    alone, _ = _run(jax.jit(_step(tx, None, structure)), PARAMS, tx.init(PARAMS))
-    sharded = _sharded(_step(tx, ("data", "more"), structure, reduce), ("data", "more"))
+    return _run(jax.jit(_step(tx, None, structure)), PARAMS, tx.init(PARAMS))[0]
+
+
+@pytest.mark.parametrize("reduce", [jax.lax.psum, jax.lax.pmean], ids=["psum", "pmean"])
+@pytest.mark.parametrize("check_vma", [True, False])
+@every_structure
+def test_statistics_added_over_devices_step_as_one_device_does(structure, check_vma, reduce):
+    tx, axes = insgd.insgd(structure=structure), ("data", "more")
+    sharded = _sharded(_step(tx, axes, structure, reduce), axes, check_vma)
     spread, state = _run(sharded, PARAMS, tx.init(PARAMS))
+    alone = _alone(structure)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), alone, spread)
     insgd.check_state(state, spread)
 
@@ -131,9 +149,9 @@ def test_a_branch_that_does_not_use_a_layer_has_sums_that_vary_as_those_of_the_o
     np.testing.assert_array_equal(found.count, whole["w"].count)
 
 
-def _pmapped(reduce: Any) -> Any:
-    tx = insgd.insgd()
-    step = jax.pmap(_step(tx, "data", reduce=reduce), axis_name="data")
+def _pmapped(reduce: Any, structure: Any = None) -> Any:
+    tx = insgd.insgd() if structure is None else insgd.insgd(structure=structure)
+    step = jax.pmap(_step(tx, "data", structure, reduce), axis_name="data")
     return _run(step, _stacked(PARAMS), _stacked(tx.init(PARAMS)), INPUTS.reshape(8, 8, 8))
 
 
@@ -143,8 +161,12 @@ def test_under_pmap_a_check_finds_states_that_went_their_own_ways():
         insgd.check_state(state, params, pmapped=True)
     params, state = _pmapped(jax.lax.psum)
     insgd.check_state(state, params, pmapped=True)
-    alone, _ = _run(jax.jit(_step(insgd.insgd(), None)), PARAMS, insgd.insgd().init(PARAMS))
-    np.testing.assert_allclose(params["w"][3], alone["w"], rtol=1e-10)
+
+
+@every_structure
+def test_under_pmap_statistics_added_over_devices_step_as_one_device_does(structure):
+    params, _ = _pmapped(jax.lax.psum, structure)
+    np.testing.assert_allclose(params["w"][3], _alone(structure)["w"], rtol=1e-10)
 
 
 def test_without_checked_types_a_check_finds_states_that_went_their_own_ways():
