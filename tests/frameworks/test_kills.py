@@ -21,11 +21,11 @@ def _run(folder: pathlib.Path, kills: int) -> tuple[dict[str, np.ndarray], list[
     return dict(np.load(folder / "params.npz")), (folder / "killed.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
-def test_a_killed_run_ends_bit_by_bit_where_one_that_is_not_killed_does(kills, tmp_path):
+@pytest.mark.long
+def test_a_killed_run_ends_bit_by_bit_where_one_that_is_not_killed_does(tmp_path):
     expected, _ = _run(tmp_path / "whole", 0)
-    actual, left = _run(tmp_path / "killed", kills)
-    assert len(left) == kills
-    assert left.count("in a save") >= kills / 4
+    actual, left = _run(tmp_path / "killed", 20)
+    assert len(left) == 20
+    assert left.count("in a save") >= 5
     for name, leaf in expected.items():
         np.testing.assert_array_equal(actual[name], leaf)
