@@ -28,7 +28,7 @@ def _loss(params: Any, x: Any) -> jax.Array:
 
 
 def _trained(dtype: Any, first_scale: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The last losses, the last scale, and how many steps were skipped."""
+    """The mean of the last losses, the last scale, and how many steps were skipped."""
     tx = insgd.insgd()
 
     def step(carry: Any, x: Any) -> tuple[Any, jax.Array]:

@@ -153,7 +153,7 @@ def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
 
     squares, gradients = jax.grad(loss_of, (0, 1))(dict.fromkeys(measured, zero), others)
     squares |= {number: jnp.sum(magnitudes(array, 2)) for number, array in gradients.items()}
-    squares = jax.lax.stop_gradient(squares)
+    squares = jax.lax.stop_gradient(squares)  # norms are constants
     norms = {}
     for leaf in traced.leaves:
         dtype = wide_dtype(jnp.real(of_number[leaf.number]).dtype)

@@ -16,7 +16,7 @@ from insgd_optax.structures import Structure
 
 # Up to this size a leaf gets room for both orders of its axes, whichever looks more likely.
 SMALL = 4096
-# Recurrent cells keep their gates side by side in one matrix: room for so many at most.
+# A recurrent cell keeps its gates side by side in one matrix. There is room for this many.
 MOST_GATES = 8
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints: for which leaves a packed state was made.
+"""Fingerprints: for which structure and leaves a packed state was made.
 
 A packed state is read by position. If a layer is renamed between saving and restoring it, the
 numbers still fit, and belong to other layers. So the state has a number for what it keeps, made
@@ -41,7 +41,7 @@ def check_fingerprints(
     """Raises if a state's fingerprints are known and those of other leaves or of another structure.
 
     Raises:
-      ValueError: with the paths that the state was not made for.
+      ValueError: with this structure, or the paths that the state was not made for.
     """
     if is_known(kept):
         made_for = np.asarray(kept)

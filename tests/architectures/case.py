@@ -1,4 +1,4 @@
-"""A network, its data and how it is trained."""
+"""A network and its data, and the loss that it reaches."""
 
 import dataclasses
 from collections.abc import Callable
@@ -53,6 +53,6 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def last_losses(step: Callable[[Any, Any], tuple[Any, jax.Array]], start: Any, case: Case) -> Any:
+def last_loss(step: Callable[[Any, Any], tuple[Any, jax.Array]], start: Any, case: Case) -> Any:
     """The mean loss of the last ten steps."""
     return jnp.mean(jax.lax.scan(step, start, case.batches)[1][-10:])

@@ -1,4 +1,4 @@
-"""Networks for sequences, and two that share or freeze weights."""
+"""Networks for sequences, a mixture of experts, and adapters of a frozen network."""
 
 from typing import Any
 

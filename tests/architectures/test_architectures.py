@@ -11,7 +11,7 @@ import pytest
 import insgd_optax as insgd
 
 from . import sequences, vision
-from .case import Case, last_losses
+from .case import Case, last_loss
 
 pytestmark = pytest.mark.framework
 CASES = {
@@ -39,7 +39,7 @@ def _with_insgd(case: Case) -> jax.Array:
         updates, opt_state = tx.update(grads, opt_state, params, input_stats=input_stats)
         return (optax.apply_updates(params, updates), state, opt_state), loss
 
-    return last_losses(step, (case.params, case.state, tx.init(case.params)), case)
+    return last_loss(step, (case.params, case.state, tx.init(case.params)), case)
 
 
 def _with_sgd(case: Case, rate: jax.Array) -> jax.Array:
@@ -51,7 +51,7 @@ def _with_sgd(case: Case, rate: jax.Array) -> jax.Array:
         params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
         return (params, state), loss
 
-    return last_losses(step, (case.params, case.state), case)
+    return last_loss(step, (case.params, case.state), case)
 
 
 # Convolutions that are not optimized at all take twenty times as long.

@@ -1,5 +1,6 @@
 """A step that runs device by device, where statistics have to be added over the devices."""
 
+import functools
 from typing import Any
 
 import jax
@@ -83,6 +84,7 @@ def _stacked(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), tree)
 
 
+@functools.cache
 def _alone(structure: Any) -> Any:
     tx = insgd.insgd(structure=structure)
     return _run(jax.jit(_step(tx, None, structure)), PARAMS, tx.init(PARAMS))[0]

@@ -1,9 +1,9 @@
 """A run that is killed again and again: ``python killed_run.py FOLDER STEPS KILLS``.
 
-Each life is a process of its own that goes on from the last checkpoint. At a step drawn by chance
-it is killed: some milliseconds later by a thread, or in every second life as soon as a save has
-begun that goes on in the background. The last life comes to its end and writes FOLDER/params.npz.
-FOLDER/killed.txt has a line for every kill: whether it left a save that had not ended.
+Each life is its own process and continues from the last checkpoint. It is killed after a random
+step: by a thread, a few milliseconds later, or in every second life as soon as a background save
+has started. The last life finishes and writes FOLDER/params.npz. FOLDER/killed.txt has one line
+for each kill, which says whether it left an unfinished save.
 """
 
 import os
@@ -43,7 +43,7 @@ def _die_later(seconds: float) -> None:
 
 
 def live(folder: pathlib.Path, steps: int, kill: random.Random | None, in_save: bool) -> None:
-    """One life of the run; with `kill` it does not come to its end."""
+    """One life of the run; with `kill` it does not finish."""
     tx = insgd.insgd(0.03)
 
     @jax.jit

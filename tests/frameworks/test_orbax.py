@@ -26,12 +26,14 @@ OPTIMIZERS = {
 }
 
 
-def _restored(path: pathlib.Path, tree: Any) -> Any:
-    """The tree after a way through a checkpoint, restored from shapes and dtypes alone."""
+def _restored(path: pathlib.Path, tree: Any, shapes: Any = None) -> Any:
+    """The tree, saved and restored from shapes, dtypes and shardings alone; by default its own."""
+    if shapes is None:
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path, tree)
         checkpointer.wait_until_finished()
-        return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+        return checkpointer.restore(path, shapes)
 
 
 def _assert_identical(actual: Any, expected: Any) -> None:
@@ -91,10 +93,7 @@ def test_a_run_goes_on_on_another_number_of_devices(devices, tmp_path: pathlib.P
         return run
 
     saved = stepped((problem.params, tx.init(problem.params)), devices[0])
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "checkpoint", saved)
-        checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "checkpoint", placed(saved, devices[1]))
+    restored = _restored(tmp_path / "checkpoint", saved, placed(saved, devices[1]))
     for leaf in jax.tree.leaves(restored):
         assert len(leaf.sharding.device_set) == devices[1]
     _assert_identical(jax.device_get(restored), jax.device_get(saved))
