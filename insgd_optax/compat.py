@@ -1,11 +1,13 @@
 """What differs between versions of JAX, and nowhere else: program equations and their names."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
+from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "jaxpr_as_fun"]
@@ -16,6 +18,11 @@ REMAT = frozenset({"checkpoint", "remat", "remat2", "remat3"})
 CUSTOM_RULE = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 CALL = frozenset({"closed_call", "core_call"})
 SHARD_MAP = frozenset({"shard_map"})
+
+# For the argument `inline` of `jax.jit`: already inlined in the program that JAX traces. That is
+# what True meant before JAX 0.12.
+_Inline = getattr(jax, "Inline", None)
+EARLY: Any = _Inline.JAX_EARLY if _Inline else True
 
 
 def as_closed(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
@@ -89,6 +96,11 @@ def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
 
+def literal(atom: Any) -> tuple[bytes, Any]:
+    """A literal's value and type, to compare with another's."""
+    return np.asarray(atom.val).tobytes(), atom.aval
+
+
 def shape_of(atom: Any) -> tuple[int, ...]:
     """The shape of a variable or a literal of a program."""
     return getattr(atom.aval, "shape", ())
@@ -117,16 +129,24 @@ def evaluate_all(
     made = dict.fromkeys(variable for equation in equations for variable in equation.outvars)
     atoms = [atom for equation in equations for atom in equation.invars if not is_literal(atom)]
     free = list(dict.fromkeys(atom for atom in atoms if atom not in made))
+    part = part_of(program, equations, free, list(made))
+    results = jaxpr_as_fun(part)(*(values[variable] for variable in free))
+    return dict(zip(made, results, strict=True))
+
+
+def part_of(
+    program: Jaxpr, equations: Sequence[JaxprEqn], inputs: Sequence[Any], outputs: Sequence[Any]
+) -> ClosedJaxpr:
+    """Some of a program's equations as a program."""
     part = program.replace(
         constvars=[],
-        invars=free,
-        outvars=list(made),
+        invars=list(inputs),
+        outvars=list(outputs),
         eqns=list(equations),
         effects=frozenset().union(*(equation.effects for equation in equations)),
         debug_info=program.debug_info._replace(arg_names=None, result_paths=None),
     )
-    results = jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[variable] for variable in free))
-    return dict(zip(made, results, strict=True))
+    return ClosedJaxpr(part, ())
 
 
 def branches_of_platforms(
@@ -185,3 +205,23 @@ def varying_over(array: Array, axes: Collection[str]) -> Array:
 def context_of(equation: JaxprEqn) -> AbstractContextManager[Any]:
     """The context that an equation was traced in: inside ``auto_axes`` the mesh is another."""
     return equation.ctx.manager
+
+
+@contextmanager
+def place_of(equation: JaxprEqn) -> Iterator[None]:
+    """The context, the name scope and the user's line that an equation was traced in."""
+    source = equation.source_info
+    scope = source_info_util.current_name_stack() + source.name_stack
+    line = source_info_util.user_context(source.traceback, name_stack=scope)
+    with line, context_of(equation):
+        yield
+
+
+def without_place(equation: JaxprEqn) -> JaxprEqn:
+    """The equation without its name scope and its line."""
+    return equation.replace(source_info=source_info_util.new_source_info())
+
+
+def line_of(equation: JaxprEqn) -> str:
+    """The user's line that an equation was traced in, as ``file:line``."""
+    return ":".join(source_info_util.summarize(equation.source_info).split(":")[:2])

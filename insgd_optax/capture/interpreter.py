@@ -16,10 +16,12 @@ import jax
 from jaxtyping import Array
 
 from insgd_optax import compat
+from insgd_optax.capture.alike import evaluate_all, observe
 from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.rebuilt import Results, kind_of
 from insgd_optax.capture.target import Found, Sums, Target, added
 from insgd_optax.capture.weight_rule import Operation
+from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.sharding import on_current_mesh
@@ -61,8 +63,7 @@ class Interpreter:
         for apart, stretch in itertools.groupby(places, lambda n: self._stands_apart(program, n)):
             together = list(stretch)
             if not apart:
-                equations = [jaxpr.eqns[place] for place in together]
-                values |= compat.evaluate_all(jaxpr, equations, values)
+                values |= evaluate_all(program, together, values)
             for place in together:
                 sums = None
                 if apart:
@@ -70,7 +71,7 @@ class Interpreter:
                     values.update(zip(jaxpr.eqns[place].outvars, results, strict=True))
                 if use := program.uses.get(place):
                     with compat.context_of(jaxpr.eqns[place]):
-                        sums = self.observe(use, operands(place))
+                        sums = self._seen(use, jaxpr.eqns[place], operands(place))
                 if sums:
                     found = added(found, jax.tree.map(on_current_mesh, sums))
         return [read(atom) for atom in jaxpr.outvars], found
@@ -93,14 +94,15 @@ class Interpreter:
             evaluate = self.rewire(evaluate, program.uses[place])
         return evaluate(operands), {}
 
-    def observe(self, use: Use, operands: Sequence[Any]) -> Found:
+    def _seen(self, use: Use, equation: JaxprEqn, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
         seed = self.seed if isinstance(self.seed, int) else on_current_mesh(self.seed)
-        seen = use.look(operands, seed)
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
-        sums = {structure: structure.observe(seen) for structure in set(kept.values())}
+        structures = tuple(dict.fromkeys(kept.values()))
+        observed = observe(use.layer, equation, operands, seed, structures)
+        sums = dict(zip(structures, observed, strict=True))
         return {
             leaf: self.targets[leaf].placed(sums[kept[leaf]], use)
             if layout.exact
