@@ -6,6 +6,7 @@ nothing else meets that result or, with data in it, that leaf. ``x W + b`` is th
 ``(x, 1) [W; b]``.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -171,17 +172,21 @@ def find_biases(
       layouts: the exact layouts of weights, by leaf number.
       shapes: of all leaves.
     """
-    uses = program.all_uses()
+    of_weight: dict[int, set[Use]] = collections.defaultdict(set)
+    for use in program.all_uses():
+        for weight in use.weight.leaves:
+            of_weight[weight].add(use)
+    with_bias: dict[int, set[Use]] = collections.defaultdict(set)
+    for use, both in walk.sums.items():
+        with_bias[both.number].add(use)
     found: dict[int, tuple[int, Layout]] = {}
     for weight, layout in layouts.items():
-        of_weight = [use for use in uses if weight in use.weight.leaves]
-        added = {_bias(walk, use, weight, layout, shapes) for use in of_weight}
+        added = {_bias(walk, use, weight, layout, shapes) for use in of_weight[weight]}
         if len(added) == 1 and (bias := added.pop()) is not None:
-            to = {use for use, both in walk.sums.items() if both.number == bias[0]}
-            if to == set(of_weight) and bias[0] not in walk.elsewhere:
+            if with_bias[bias[0]] == of_weight[weight] and bias[0] not in walk.elsewhere:
                 found[weight] = bias
-    owners = [leaf for leaf, _ in found.values()]
-    return {weight: bias for weight, bias in found.items() if owners.count(bias[0]) == 1}
+    owners = collections.Counter(leaf for leaf, _ in found.values())
+    return {weight: bias for weight, bias in found.items() if owners[bias[0]] == 1}
 
 
 def _bias(
