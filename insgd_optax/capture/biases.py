@@ -182,9 +182,11 @@ def find_biases(
     found: dict[int, tuple[int, Layout]] = {}
     for weight, layout in layouts.items():
         added = {_bias(walk, use, weight, layout, shapes) for use in of_weight[weight]}
-        if len(added) == 1 and (bias := added.pop()) is not None:
-            if with_bias[bias[0]] == of_weight[weight] and bias[0] not in walk.elsewhere:
-                found[weight] = bias
+        bias = added.pop() if len(added) == 1 else None
+        if bias is None or bias[0] in walk.elsewhere:
+            continue
+        if with_bias[bias[0]] == of_weight[weight]:
+            found[weight] = bias
     owners = collections.Counter(leaf for leaf, _ in found.values())
     return {weight: bias for weight, bias in found.items() if owners[bias[0]] == 1}
 
