@@ -120,7 +120,7 @@ def observe(
     seen = [operands[place] for place in layer.input]
     try:
         run = _observation(_LayerOf(kind, layer), structures)
-    except TypeError:
+    except TypeError:  # a parameter that has no hash
         return _observe(layer, structures, seen, seed)
     return run(seen, seed)
 
