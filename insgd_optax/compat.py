@@ -126,22 +126,19 @@ def evaluate_all(
     They run as a program: how a primitive is bound has changed more often than how a program is
     run.
     """
+    part = part_of(program, equations)
+    results = jaxpr_as_fun(part)(*(values[variable] for variable in part.jaxpr.invars))
+    return dict(zip(part.jaxpr.outvars, results, strict=True))
+
+
+def part_of(program: Jaxpr, equations: Sequence[JaxprEqn]) -> ClosedJaxpr:
+    """Some of a program's equations, as a program from all they need to all they make."""
     made = dict.fromkeys(variable for equation in equations for variable in equation.outvars)
     atoms = [atom for equation in equations for atom in equation.invars if not is_literal(atom)]
-    free = list(dict.fromkeys(atom for atom in atoms if atom not in made))
-    part = part_of(program, equations, free, list(made))
-    results = jaxpr_as_fun(part)(*(values[variable] for variable in free))
-    return dict(zip(made, results, strict=True))
-
-
-def part_of(
-    program: Jaxpr, equations: Sequence[JaxprEqn], inputs: Sequence[Any], outputs: Sequence[Any]
-) -> ClosedJaxpr:
-    """Some of a program's equations as a program."""
     part = program.replace(
         constvars=[],
-        invars=list(inputs),
-        outvars=list(outputs),
+        invars=list(dict.fromkeys(atom for atom in atoms if atom not in made)),
+        outvars=list(made),
         eqns=list(equations),
         effects=frozenset().union(*(equation.effects for equation in equations)),
         debug_info=program.debug_info._replace(arg_names=None, result_paths=None),

@@ -26,29 +26,20 @@ from insgd_optax.capture.program import Program
 from insgd_optax.compat import ClosedJaxpr, Jaxpr, JaxprEqn
 from insgd_optax.structures import Structure, Sums
 
-KEPT = 4096  # more kinds of stretches than a large network has
+KEPT = 4096  # more than the different stretches of a large network
 
 
-def evaluate_all(
-    program: Program, places: Sequence[int], values: Mapping[Any, Any]
-) -> dict[Any, Any]:
-    """What some of a program's equations make of these values, by variable."""
-    equations = program.closed.jaxpr.eqns
-    if not any(isinstance(value, Tracer) for value in values.values()):
-        chosen = [equations[place] for place in places]
-        return compat.evaluate_all(program.closed.jaxpr, chosen, values)
-    known, made = dict(values), {}
+def evaluate_all(program: Program, places: Sequence[int], values: dict[Any, Any]) -> None:
+    """Adds to the values of a program's variables what some of its equations make of them."""
+    jaxpr = program.closed.jaxpr
     for shared, together in itertools.groupby(places, functools.partial(_surroundings, program)):
-        stretch = [equations[place] for place in together]
+        equations = [jaxpr.eqns[place] for place in together]
         run = _evaluate_shared if shared else compat.evaluate_all
-        results = run(program.closed.jaxpr, stretch, known)
-        known |= results
-        made |= results
-    return made
+        values |= run(jaxpr, equations, values)
 
 
 def _surroundings(program: Program, place: int) -> tuple[Any, ...]:
-    """What the equations of a stretch have in common; nothing for one that is not shared."""
+    """Neighbours that have these in common are run together; empty for what is not shared."""
     equation = program.closed.jaxpr.eqns[place]
     if equation.effects or any(map(_is_code, equation.params.values())):
         return ()
@@ -59,50 +50,29 @@ def _surroundings(program: Program, place: int) -> tuple[Any, ...]:
 def _evaluate_shared(
     program: Jaxpr, equations: Sequence[JaxprEqn], values: Mapping[Any, Any]
 ) -> dict[Any, Any]:
-    form, inputs = _form(equations)
-    outputs = [variable for equation in equations for variable in equation.outvars]
-    alone = [compat.without_place(equation) for equation in equations]
-    try:
-        run = _shared(_Part(form, compat.part_of(program, alone, inputs, outputs)))
-    except TypeError:  # a parameter that has no hash
+    part = compat.part_of(program, list(map(compat.without_place, equations)))
+    operands = [values[variable] for variable in part.jaxpr.invars]
+    is_traced = any(isinstance(operand, Tracer) for operand in operands)
+    run = _shared(_form(part.jaxpr), compat.jaxpr_as_fun(part)) if is_traced else None
+    if run is None:
         return compat.evaluate_all(program, equations, values)
     with compat.place_of(equations[0]):
-        results = run(*(values[variable] for variable in inputs))
-    return dict(zip(outputs, results, strict=True))
+        results = run(*operands)
+    return dict(zip(part.jaxpr.outvars, results, strict=True))
 
 
-def _form(equations: Sequence[JaxprEqn]) -> tuple[tuple[Any, ...], list[Any]]:
-    """What equations that are alike have in common, and the variables that they start from.
-
-    A variable stands for its number: the order in which it is first met.
-    """
-    numbers: dict[Any, int] = {}
-    form: list[Any] = [equations[0].ctx]
-    made = {variable for equation in equations for variable in equation.outvars}
-    for equation in equations:
-        reads = [
-            compat.literal(atom)
-            if compat.is_literal(atom)
-            else numbers.setdefault(atom, len(numbers))
+def _form(part: Jaxpr) -> tuple[Any, ...]:
+    """Equal for two stretches that are alike. A variable stands for its number in the stretch."""
+    numbers: dict[Any, int] = {variable: number for number, variable in enumerate(part.invars)}
+    form: list[Any] = [part.eqns[0].ctx]
+    for equation in part.eqns:
+        reads = tuple(
+            compat.literal(atom) if compat.is_literal(atom) else numbers[atom]
             for atom in equation.invars
-        ]
-        writes = [numbers.setdefault(variable, len(numbers)) for variable in equation.outvars]
-        parameters = tuple(equation.params.items())
-        form.append((equation.primitive, parameters, tuple(reads), tuple(writes)))
-    return tuple(form), [variable for variable in numbers if variable not in made]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """A part of a program, equal to those of the same form."""
-
-    form: tuple[Any, ...]
-    program: ClosedJaxpr = dataclasses.field(compare=False)
-
-
-@functools.lru_cache(KEPT)
-def _shared(part: _Part) -> Callable[..., Sequence[Any]]:
-    return jax.jit(compat.jaxpr_as_fun(part.program), inline=compat.EARLY)
+        )
+        writes = tuple(numbers.setdefault(result, len(numbers)) for result in equation.outvars)
+        form.append((equation.primitive, tuple(equation.params.items()), reads, writes))
+    return tuple(form)
 
 
 def observe(
@@ -115,34 +85,36 @@ def observe(
     """What each structure keeps of the input of an equation's layer."""
     shapes = tuple(compat.shape_of(atom) for atom in (*equation.invars, *equation.outvars))
     dtypes = tuple(compat.dtype_of(atom) for atom in equation.outvars)
-    parameters = tuple(equation.params.items())
-    kind = equation.primitive, parameters, shapes, dtypes, layer.weight, layer.input
-    seen = [operands[place] for place in layer.input]
+    kind = equation.primitive, tuple(equation.params.items()), shapes, dtypes
+    form = *kind, layer.weight, layer.input, structures
+
+    def observed(inputs: Sequence[Any], seed: Any) -> list[Sums]:
+        seen = layer.look_at(inputs, seed)
+        return [structure.observe(seen) for structure in structures]
+
+    run = _shared(form, observed) or observed
+    return run([operands[place] for place in layer.input], seed)
+
+
+def _shared(form: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The first function that came with this form, compiled; None if the form has no hash."""
     try:
-        run = _observation(_LayerOf(kind, layer), structures)
-    except TypeError:  # a parameter that has no hash
-        return _observe(layer, structures, seen, seed)
-    return run(seen, seed)
+        return _kept(_Formed(form, function))
+    except TypeError:
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
-class _LayerOf:
-    """A layer, equal to those of all equations of a kind."""
+class _Formed:
+    """A function, equal to those of the same form."""
 
-    kind: tuple[Any, ...]
-    layer: Layer = dataclasses.field(compare=False)
+    form: tuple[Any, ...]
+    function: Callable[..., Any] = dataclasses.field(compare=False)
 
 
 @functools.lru_cache(KEPT)
-def _observation(of: _LayerOf, structures: tuple[Structure, ...]) -> Callable[..., list[Sums]]:
-    return jax.jit(functools.partial(_observe, of.layer, structures), inline=compat.EARLY)
-
-
-def _observe(
-    layer: Layer, structures: tuple[Structure, ...], seen: Sequence[Any], seed: Any
-) -> list[Sums]:
-    row_input = layer.look(*jax.lax.stop_gradient(seen), seed=seed)
-    return [structure.observe(row_input) for structure in structures]
+def _kept(formed: _Formed) -> Callable[..., Any]:
+    return jax.jit(formed.function, inline=compat.EARLY)
 
 
 def _is_code(value: Any) -> bool:

@@ -172,20 +172,17 @@ def find_biases(
       layouts: the exact layouts of weights, by leaf number.
       shapes: of all leaves.
     """
-    of_weight: dict[int, set[Use]] = collections.defaultdict(set)
-    for use in program.all_uses():
-        for weight in use.weight.leaves:
-            of_weight[weight].add(use)
+    uses = program.uses_of_leaves()
     with_bias: dict[int, set[Use]] = collections.defaultdict(set)
     for use, both in walk.sums.items():
         with_bias[both.number].add(use)
     found: dict[int, tuple[int, Layout]] = {}
     for weight, layout in layouts.items():
-        added = {_bias(walk, use, weight, layout, shapes) for use in of_weight[weight]}
+        added = {_bias(walk, use, weight, layout, shapes) for use in uses[weight]}
         bias = added.pop() if len(added) == 1 else None
         if bias is None or bias[0] in walk.elsewhere:
             continue
-        if with_bias[bias[0]] == of_weight[weight]:
+        if with_bias[bias[0]] == set(uses[weight]):
             found[weight] = bias
     owners = collections.Counter(leaf for leaf, _ in found.values())
     return {weight: bias for weight, bias in found.items() if owners[bias[0]] == 1}

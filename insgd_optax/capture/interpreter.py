@@ -63,7 +63,7 @@ class Interpreter:
         for apart, stretch in itertools.groupby(places, lambda n: self._stands_apart(program, n)):
             together = list(stretch)
             if not apart:
-                values |= evaluate_all(program, together, values)
+                evaluate_all(program, together, values)
             for place in together:
                 sums = None
                 if apart:

@@ -4,13 +4,10 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from insgd_optax import compat
-from insgd_optax.capture.layers import Layer, RowInput
+from insgd_optax.capture.layers import Layer
 from insgd_optax.capture.origin import Origin
 from insgd_optax.capture.reach import Reach
 from insgd_optax.capture.tap import is_tap
@@ -35,11 +32,6 @@ class Use:
     rows: int
     times: int
     inputs: tuple[Any, ...]
-
-    def look(self, operands: Sequence[Any], seed: Any = 0) -> RowInput:
-        """What the layer sees, from all operands of its equation and a seed for drawn rows."""
-        inputs = (jax.lax.stop_gradient(operands[place]) for place in self.layer.input)
-        return self.layer.look(*inputs, seed=seed)
 
 
 @dataclasses.dataclass
@@ -100,6 +92,14 @@ class Program:
         """The layers of this program and of those within it."""
         inside = [use for programs in self.inner.values() for p in programs for use in p.all_uses()]
         return [*self.uses.values(), *inside]
+
+    def uses_of_leaves(self) -> dict[int, list[Use]]:
+        """The layers whose weight is made from a leaf, by the leaf's number."""
+        found: dict[int, list[Use]] = {}
+        for use in self.all_uses():
+            for leaf in use.weight.leaves:
+                found.setdefault(leaf, []).append(use)
+        return found
 
     def uses_with_own_rule(self) -> list[Use]:
         """The layers inside functions that bring a derivative rule of their own, and in taps."""

@@ -172,11 +172,7 @@ def _leaves(
     named: Sequence[tuple[str, Any]], numbers: Sequence[int], program: Program, reached: set[int]
 ) -> list[Leaf]:
     """What was found for each of the leaves."""
-    uses: dict[int, list[Use]] = {}
-    for use in program.all_uses():
-        for number in use.weight.leaves:
-            uses.setdefault(number, []).append(use)
-    noted, leaves = program.all_reasons(), []
+    uses, noted, leaves = program.uses_of_leaves(), program.all_reasons(), []
     for number, (name, leaf) in zip(numbers, named, strict=True):
         reasons = [*noted.get(number, []), NO_DATA if number in reached else NO_GRADIENT]
         leaves.append(_leaf(name, number, jnp.shape(leaf), uses.get(number, []), reasons))

@@ -42,7 +42,8 @@ def with_weight_rule(operation: Operation, use: Use, rule: Rule, probe: Any = No
         weight, others = residuals
         _, pull_others = jax.vjp(lambda others: apply(weight, others), others)
         _, pull_weight = jax.vjp(lambda weight: apply(weight, others), weight)
-        seen = use.look([*others[: layer.weight], weight, *others[layer.weight :]])
+        operands = [*others[: layer.weight], weight, *others[layer.weight :]]
+        seen = layer.look_at([operands[place] for place in layer.input])
         to_weight, to_probe = rule(seen, cotangent, lambda cotangent: pull_weight(cotangent)[0])
         return to_weight, *pull_others(cotangent), to_probe
 

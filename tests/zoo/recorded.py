@@ -108,17 +108,22 @@ def _of_dot(weight: int, operands: list[Any], params: dict[str, Any]) -> Any:
 
 
 def _of_convolution(weight: int, operands: list[Any], params: dict[str, Any]) -> Any:
-    """By the operation's own transpose: a kernel of zeros gets every square that it would meet."""
-    if weight == 0:
-        raise NotImplementedError("a weight in the place of a convolution's input")
-    x = jnp.asarray(operands[0], jnp.float64)
+    """By the operation's own transpose: a weight of zeros gets every square that it would meet.
+
+    A row is a position of the result: of one example where the weight is the kernel. Where it is
+    the input, every output of a group is a row too.
+    """
+    other = jnp.asarray(operands[1 - weight], jnp.float64)
     settings = params | {"preferred_element_type": None}
-    squares, results = _met_by(
-        lambda kernel: conv_general_dilated_p.bind(x * x, kernel, **settings), operands[1]
-    )
-    channels = params["dimension_numbers"].out_spec[1]
-    rows = results.size / max(1, results.shape[channels])
-    return squares, np.full(squares.shape, rows)
+
+    def operation(zeros: Any) -> Any:
+        both = (zeros, other * other) if weight == 0 else (other * other, zeros)
+        return conv_general_dilated_p.bind(*both, **settings)
+
+    squares, results = _met_by(operation, operands[weight])
+    apart = results.shape[params["dimension_numbers"].out_spec[weight]]
+    apart *= params["feature_group_count"] if weight == 0 else 1
+    return squares, np.full(squares.shape, results.size / max(1, apart))
 
 
 def _of_lookup(weight: int, operands: list[Any], params: dict[str, Any]) -> Any:

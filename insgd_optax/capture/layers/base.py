@@ -1,7 +1,7 @@
 """What every kind of layer has: the weight's layout, and an input that can be asked for sums."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -58,6 +58,10 @@ class Layer:
     one_hot: bool = False
     is_choice: bool = False
     strides: tuple[int, ...] | None = None
+
+    def look_at(self, inputs: Sequence[Any], seed: Any = 0) -> RowInput:
+        """What it sees of its input operands, through which no gradient flows."""
+        return self.look(*jax.lax.stop_gradient(list(inputs)), seed=seed)
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
