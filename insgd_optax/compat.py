@@ -1,12 +1,13 @@
 """What differs between versions of JAX, and nowhere else: program equations and their names."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
@@ -94,11 +95,6 @@ def scan_sizes(equation: JaxprEqn) -> tuple[int, int]:
 
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
-
-
-def literal(atom: Any) -> tuple[bytes, Any]:
-    """A literal's value and type, to compare with another's."""
-    return np.asarray(atom.val).tobytes(), atom.aval
 
 
 def shape_of(atom: Any) -> tuple[int, ...]:
@@ -219,6 +215,20 @@ def without_place(equation: JaxprEqn) -> JaxprEqn:
     return equation.replace(source_info=source_info_util.new_source_info())
 
 
-def line_of(equation: JaxprEqn) -> str:
-    """The user's line that an equation was traced in, as ``file:line``."""
-    return ":".join(source_info_util.summarize(equation.source_info).split(":")[:2])
+def is_staged() -> bool:
+    """Whether operations are traced into a program here (``jit``), and not run one by one.
+
+    An operation without operands tells; ``vmap`` and ``grad`` alone leave it to run.
+    """
+    return isinstance(jax.lax.iota("int32", 1), Tracer)
+
+
+def stack_of(equation: JaxprEqn) -> tuple[Any, ...]:
+    """Where an equation was traced: the user's file and line, and the calls that led there."""
+    traceback = equation.source_info.traceback
+    line = re.match(r"(.+?):(\d+)", source_info_util.summarize(equation.source_info))
+    if not line or not traceback:
+        return ()
+    codes, positions = traceback.raw_frames()
+    calls = [code.co_filename for code in codes].index(line[1]) + 1
+    return line.groups(), codes[calls:], positions[calls:]

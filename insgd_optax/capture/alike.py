@@ -8,7 +8,8 @@ two layers are put into a ``jit`` again, one for all such stretches that are ali
     block 1:  [mul, add, max]  dot  [add, exp, div]  dot
     block 2:  [mul, add, max]  dot  [add, exp, div]  dot      nothing here is derived again
 
-It is inlined, so what is compiled stays the same.
+It is inlined into the program that is being traced, so what is compiled stays the same. Where there
+is none, as under ``vmap`` or ``grad`` without ``jit``, equations run one by one, as in JAX.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.core import Tracer
+import numpy as np
 
 from insgd_optax import compat
 from insgd_optax.capture.layers import Layer
@@ -29,50 +30,70 @@ from insgd_optax.structures import Structure, Sums
 KEPT = 4096  # more than the different stretches of a large network
 
 
-def evaluate_all(program: Program, places: Sequence[int], values: dict[Any, Any]) -> None:
+def evaluate_all(
+    program: Program, places: Sequence[int], values: dict[Any, Any], is_staged: bool
+) -> None:
     """Adds to the values of a program's variables what some of its equations make of them."""
     jaxpr = program.closed.jaxpr
-    for shared, together in itertools.groupby(places, functools.partial(_surroundings, program)):
+    surroundings = functools.partial(_surroundings, program, is_staged)
+    for shared, together in itertools.groupby(places, surroundings):
         equations = [jaxpr.eqns[place] for place in together]
         run = _evaluate_shared if shared else compat.evaluate_all
         values |= run(jaxpr, equations, values)
 
 
-def _surroundings(program: Program, place: int) -> tuple[Any, ...]:
-    """Neighbours that have these in common are run together; empty for what is not shared."""
+def _surroundings(program: Program, is_staged: bool, place: int) -> tuple[Any, ...]:
+    """Neighbours that have these in common are run together; empty for what is not shared.
+
+    A layer has its own place among them, for it stands alone: what it is applied to is unlike.
+    """
     equation = program.closed.jaxpr.eqns[place]
-    if equation.effects or any(map(_is_code, equation.params.values())):
+    holds_array = any(compat.is_literal(atom) and compat.shape_of(atom) for atom in equation.invars)
+    holds_code = any(map(_is_code, equation.params.values()))
+    if not is_staged or equation.effects or holds_array or holds_code:
         return ()
     layer = place if place in program.uses else None
-    return layer, compat.line_of(equation), equation.source_info.name_stack, equation.ctx
+    return layer, compat.stack_of(equation), equation.source_info.name_stack, equation.ctx
 
 
 def _evaluate_shared(
     program: Jaxpr, equations: Sequence[JaxprEqn], values: Mapping[Any, Any]
 ) -> dict[Any, Any]:
     part = compat.part_of(program, list(map(compat.without_place, equations)))
-    operands = [values[variable] for variable in part.jaxpr.invars]
-    is_traced = any(isinstance(operand, Tracer) for operand in operands)
-    run = _shared(_form(part.jaxpr), compat.jaxpr_as_fun(part)) if is_traced else None
+    run = _shared(_form(part.jaxpr), compat.jaxpr_as_fun(part))
     if run is None:
         return compat.evaluate_all(program, equations, values)
     with compat.place_of(equations[0]):
-        results = run(*operands)
+        results = run(*(values[variable] for variable in part.jaxpr.invars))
     return dict(zip(part.jaxpr.outvars, results, strict=True))
 
 
 def _form(part: Jaxpr) -> tuple[Any, ...]:
     """Equal for two stretches that are alike. A variable stands for its number in the stretch."""
     numbers: dict[Any, int] = {variable: number for number, variable in enumerate(part.invars)}
-    form: list[Any] = [part.eqns[0].ctx]
+    form: list[Any] = [part.eqns[0].ctx, *(variable.aval for variable in part.invars)]
     for equation in part.eqns:
         reads = tuple(
-            compat.literal(atom) if compat.is_literal(atom) else numbers[atom]
-            for atom in equation.invars
+            _literal(atom) if compat.is_literal(atom) else numbers[atom] for atom in equation.invars
         )
         writes = tuple(numbers.setdefault(result, len(numbers)) for result in equation.outvars)
-        form.append((equation.primitive, tuple(equation.params.items()), reads, writes))
+        form.append((equation.primitive, _exactly(equation.params), reads, writes))
     return tuple(form)
+
+
+def _literal(atom: Any) -> tuple[bytes, Any]:
+    return np.asarray(atom.val).tobytes(), atom.aval
+
+
+def _exactly(param: Any) -> Any:
+    """A parameter, equal to those that JAX takes for the same: not 1 and True, nor 0.0 and -0.0."""
+    if isinstance(param, Mapping):
+        return tuple((name, _exactly(each)) for name, each in param.items())
+    if isinstance(param, tuple):
+        return type(param), *map(_exactly, param)
+    if isinstance(param, int | float | complex | np.generic):
+        return type(param), repr(param)
+    return param
 
 
 def observe(
@@ -82,10 +103,13 @@ def observe(
     seed: Any,
     structures: tuple[Structure, ...],
 ) -> list[Sums]:
-    """What each structure keeps of the input of an equation's layer."""
+    """What each structure keeps of the input of an equation's layer.
+
+    It must run where the equation's context is set, which `jit` tells apart by itself.
+    """
     shapes = tuple(compat.shape_of(atom) for atom in (*equation.invars, *equation.outvars))
     dtypes = tuple(compat.dtype_of(atom) for atom in equation.outvars)
-    kind = equation.primitive, tuple(equation.params.items()), shapes, dtypes
+    kind = equation.primitive, _exactly(equation.params), shapes, dtypes
     form = *kind, layer.weight, layer.input, structures
 
     def observed(inputs: Sequence[Any], seed: Any) -> list[Sums]:

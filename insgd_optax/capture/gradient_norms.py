@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from insgd_optax import compat
 from insgd_optax.capture.arguments import argument_origins, is_array, positions
 from insgd_optax.capture.interpreter import Interpreter
 from insgd_optax.capture.layers import Layer, RowInput
@@ -147,7 +148,8 @@ def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
     def loss_of(probes: dict[int, Array], others: dict[int, Array]) -> Any:
         measure = functools.partial(_measured, probes=probes)
         arrays = [others.get(number, array) for number, array in of_number.items()]
-        results, _ = Interpreter(Scalar(), {}, measure).run(traced.program, arrays)
+        interpreter = Interpreter(Scalar(), {}, measure, is_staged=compat.is_staged())
+        results, _ = interpreter.run(traced.program, arrays)
         value = traced.returned.with_arrays(results)
         return value[0] if has_aux else value
 

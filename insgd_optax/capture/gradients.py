@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from insgd_optax import compat
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
 from insgd_optax.capture.layers.sampling import seed_of
@@ -85,7 +86,8 @@ def value_and_grad(
         if rows:
             check_rows_are_reached(traced)
         seed = seed_of([traced.arrays[place] for place in traced.exact])
-        interpreter = Interpreter(structure, traced.targets, rewire, silent, seed)
+        staged = compat.is_staged()
+        interpreter = Interpreter(structure, traced.targets, rewire, silent, seed, staged)
         results, found = interpreter.run(traced.program, traced.arrays)
         returned = traced.returned.with_arrays(results)
         value, aux = returned if has_aux else (returned, None)

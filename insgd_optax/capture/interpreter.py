@@ -38,6 +38,7 @@ class Interpreter:
       rewire: what to run in place of a layer's operation, if anything.
       silent: whether to leave out prints, callbacks and checks, in a second run of a program.
       seed: what decides which rows of an input are drawn, where a structure asks for some.
+      is_staged: whether operations are traced into a larger program, and not run one by one.
     """
 
     structure: Structure
@@ -45,6 +46,7 @@ class Interpreter:
     rewire: Callable[[Operation, Use], Operation] | None = None
     silent: bool = False
     seed: Any = 0
+    is_staged: bool = False
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
         """The program's results, and the sums for every leaf that a layer in it uses."""
@@ -63,7 +65,7 @@ class Interpreter:
         for apart, stretch in itertools.groupby(places, lambda n: self._stands_apart(program, n)):
             together = list(stretch)
             if not apart:
-                evaluate_all(program, together, values)
+                evaluate_all(program, together, values, self.is_staged)
             for place in together:
                 sums = None
                 if apart:

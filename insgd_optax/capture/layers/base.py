@@ -40,7 +40,8 @@ class Layer:
       steps: from the weight operand to ``(groups, inputs, outputs)``, read in order.
       groups, inputs, outputs: those sizes.
       look: from the input operands, and the ``seed`` for drawn rows, to what can be asked about
-        them.
+        them. It follows from the equation's primitive, parameters, shapes and dtypes, and from
+        ``weight`` and ``input``: layers with all these in common are looked at by one of them.
       one_hot: whether the input is one-hot.
       is_choice: whether the result may itself be a weight: a matrix that the input chooses.
       strides: for each axis of the result, how far apart its entries lie in ``(groups, outputs)``;
