@@ -207,13 +207,14 @@ def _refreshed(
             factors = _factor(_joined(alike), exponent, eps, guard=False).factor
             ends = itertools.accumulate(layer.groups for layer in alike.values())
             new |= zip(alike, jnp.split(factors, list(ends)[:-1]), strict=True)
-        parts = [old[:0]]
+        parts, end = [], 0
         for path, slot in packed.slots.items():
             part = old[slot.factors]
             if path in new:
                 part = jnp.concatenate([new[path].ravel(), part[new[path].size :]])
             parts.append(part)
-        return jnp.concatenate(parts)
+            end = slot.factors.stop
+        return jnp.concatenate([*parts, old[end:]])
 
     def computed() -> Array:
         both = zip(packed.factors, exponents, strict=True)

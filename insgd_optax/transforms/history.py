@@ -5,6 +5,7 @@ faster than a few operations for each leaf, of which there can be hundreds.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from insgd_optax.numerics import as_dtype
 from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.capacity import Room, room_for
+
+# From this length on a vector has a multiple of so many numbers: 2, 4, ... 1024 devices divide it.
+LONG, PARTS = 2**16, 2**10
 
 
 class Slot(NamedTuple):
@@ -90,9 +94,13 @@ def slots_for(
 
 
 def totals(slots: Mapping[str, Slot]) -> Room:
-    """How long the packed vectors are: one number at least, since checkpoints refuse none."""
+    """How long the packed vectors are: one number at least, since checkpoints refuse none.
+
+    A long one is made a little longer, so that it can be divided among devices.
+    """
     ends = [(1, 1, 1), *([part.stop for part in slot] for slot in slots.values())]
-    return Room(*(max(stops) for stops in zip(*ends, strict=True)))
+    lengths = (max(stops) for stops in zip(*ends, strict=True))
+    return Room(*(math.ceil(n / PARTS) * PARTS if n >= LONG else n for n in lengths))
 
 
 def pack(

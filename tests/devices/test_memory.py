@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
@@ -76,3 +77,40 @@ def test_momentum_lies_as_its_parameter_and_a_step_takes_one_more_copy_than_sgds
     found, expected = ours.memory_analysis(), sgd.memory_analysis()
     assert found.argument_size_in_bytes < 1.05 * expected.argument_size_in_bytes
     assert found.temp_size_in_bytes < expected.temp_size_in_bytes + 1.5 * part
+
+
+@pytest.mark.parametrize("structure", [insgd.Full(refresh_every=3), insgd.MeanVariances()])
+def test_a_long_history_may_be_divided_among_devices_and_stays_so(structure, getkey):
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    width = 302 if structure == insgd.Full(refresh_every=3) else 11002  # no multiple of 8 numbers
+    params = {f"w{n}": jax.random.normal(getkey(), (width, 3)) / width for n in range(3)}
+    tx = insgd.insgd(structure=structure)
+
+    def across(leaf: Any) -> NamedSharding:
+        is_long = leaf.ndim and leaf.shape[-1] >= 2**16
+        axes = [*[None] * (leaf.ndim - 1), ("data", "model")] if is_long else []
+        return NamedSharding(mesh, P(*axes))
+
+    def loss_fn(params: Any, x: Any) -> jax.Array:
+        return sum(jnp.mean(jnp.square(x @ leaf - 1)) for leaf in params.values())
+
+    @jax.jit
+    def step(params: Any, state: Any, x: Any) -> Any:
+        grads, input_stats = insgd.value_and_grad(loss_fn, structure=structure)(params, x)[1:]
+        updates, state = tx.update(grads, state, params, input_stats=input_stats)
+        return optax.apply_updates(params, updates), state
+
+    def trained(state: Any) -> Any:
+        after = params, state
+        for n in range(5):
+            after = step(*after, x[n])
+        return after
+
+    x = jax.random.normal(getkey(), (5, 16, width))
+    state = tx.init(params)
+    divided = jax.device_put(state, jax.tree.map(across, state))
+    (alone, _), (actual, after) = trained(state), trained(divided)
+    held = after[0].inputs.power.addressable_shards[0].data.size
+    assert held * 8 == state[0].inputs.power.size >= 2**16
+    for path, leaf in alone.items():
+        np.testing.assert_allclose(actual[path], leaf, rtol=1e-10, atol=1e-12)
