@@ -19,6 +19,11 @@ MUON_RATE, ADAM_RATE = 0.02, 1e-3
 Maker = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
+def _as_trained(state: optax.OptState, params: optax.Params) -> optax.Params:
+    del state
+    return params
+
+
 @dataclasses.dataclass(frozen=True)
 class Contender:
     """An optimizer as a function of its learning rate.
@@ -28,12 +33,14 @@ class Contender:
       make: from a learning rate or schedule to the optimizer.
       default_rate: its usual learning rate.
       structure: which statistics of the inputs it needs; None for none.
+      evaluated: from its state and the parameters to those that are tested.
     """
 
     name: str
     make: Maker
     default_rate: float
     structure: insgd.Structure | None = None
+    evaluated: Callable[[optax.OptState, optax.Params], optax.Params] = _as_trained
 
     def optimizer(self, rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.make(rate))

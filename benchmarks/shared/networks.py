@@ -10,14 +10,15 @@ class Perceptron(nn.Module):
 
     normalized: bool = False
     width: int = 64
+    classes: int = 10
 
     @nn.compact
-    def __call__(self, rows: Float[Array, "rows features"]) -> Float[Array, "rows 10"]:
+    def __call__(self, rows: Float[Array, "rows features"]) -> Float[Array, "rows classes"]:
         hidden = rows
         for _ in range(2):
             hidden = nn.Dense(self.width)(hidden)
             hidden = nn.relu(nn.LayerNorm()(hidden) if self.normalized else hidden)
-        return nn.Dense(10)(hidden)
+        return nn.Dense(self.classes)(hidden)
 
 
 class ConvNet(nn.Module):

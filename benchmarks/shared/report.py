@@ -1,12 +1,15 @@
 """How results are written: Markdown tables, JSON files and figures of one style."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+from jaxtyping import Float
 
 matplotlib.use("Agg")  # writes files, needs no screen
 import matplotlib.pyplot as plt
@@ -24,9 +27,32 @@ STYLES = {
 }
 
 
+# For the optimizers beyond the four: the rest of the palette, and then other lines.
+OTHERS = ("#56B4E9", "#D55E00", "#000000", "#999999")
+
+
+def style(name: str) -> tuple[str, str]:
+    """A color, and how lines are drawn: the variants of an optimizer share its color."""
+    base = next((each for each in STYLES if name.split()[0] in (each, f"{each}W")), None)
+    if base is not None:
+        variant = name not in (base, f"{base}W")
+        return STYLES[base][0], ("--" if name.endswith("Full") else ":") if variant else "-"
+    return OTHERS[sum(map(ord, name)) % len(OTHERS)], "-."
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+Nested = list["Nested"] | float | None
+
+
+def listed(value: Float[np.ndarray, "..."] | float) -> Nested:
+    """For JSON, which knows no NaN and no infinity: both become null."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [listed(each) for each in value]
+    return float(value) if math.isfinite(value) else None
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -1,0 +1,62 @@
+"""The suite: every optimizer on every workload, tuned alike.
+
+    python -m benchmarks run [--suite quick|full] [--workload WORD] [--optimizer WORD]
+        [--minutes M] [--data FOLDER]
+    python -m benchmarks report
+
+``run`` writes a JSON file for every workload and optimizer, and goes on where it was stopped.
+``report`` makes the page and the figures of those that are there.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.suite.contenders import MAIN, everyone
+from benchmarks.suite.page import write_page
+from benchmarks.suite.protocol import Cell
+from benchmarks.suite.results import read, run_missing
+from benchmarks.suite.workloads import QUICK, WORKLOADS
+
+SEEDS = {"quick": 3, "full": 5}
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("--suite", choices=SEEDS, default="quick")
+    parser.add_argument("--workload", default="", help="only those with this word in their name")
+    parser.add_argument("--optimizer", default="", help="only those with this word in their name")
+    parser.add_argument("--all", action="store_true", help="every peer, not the main ones alone")
+    parser.add_argument("--minutes", type=float, help="start nothing after so many")
+    parser.add_argument("--data", type=Path, help="folder of data sets, for the full suite")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results/suite"))
+    return parser.parse_args()
+
+
+def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
+    workloads = QUICK if chosen.suite == "quick" or chosen.data is None else WORKLOADS
+    optimizers = everyone() if chosen.all else MAIN
+    return [
+        Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data)
+        for workload in workloads
+        for optimizer in optimizers
+        if chosen.workload.lower() in workload.lower()
+        and chosen.optimizer.lower() in optimizer.lower()
+    ]
+
+
+def main() -> None:
+    chosen = options()
+    cells, folder = chosen_cells(chosen), chosen.out / chosen.suite
+    if chosen.what == "run":
+        run_missing(cells, folder, chosen.jobs, chosen.minutes)
+    found = {cell: read(cell, folder) for cell in cells}
+    print(write_page({cell: each for cell, each in found.items() if each}, folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The suite: many workloads, every optimizer tuned alike on each, and a report."""

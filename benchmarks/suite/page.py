@@ -1,0 +1,114 @@
+"""The page: goals, the profile, and every workload."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.shared.contender import OURS
+from benchmarks.shared.report import markdown_table
+from benchmarks.suite.comparison import (
+    KINDS,
+    Board,
+    area,
+    best_peer,
+    boards,
+    difference,
+    is_text,
+    profile,
+    row_of,
+    settled,
+    time_to,
+)
+from benchmarks.suite.figure import draw
+from benchmarks.suite.goals import goals
+from benchmarks.suite.methods import METHODS, PLAIN
+from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
+
+
+def write_page(found: Mapping[Cell, Result], folder: Path) -> str:
+    """Writes ``report.md`` and its figure. Returns the page."""
+    by_workload = {
+        name: board for name, board in boards(found).items() if OURS in board and len(board) > 1
+    }
+    if not by_workload:
+        return "No workload has been run with ours and a peer yet."
+    sections = [goals(by_workload), _profiles(by_workload)]
+    sections += [_section(name, board) for name, board in by_workload.items()]
+    page = "\n\n".join(sections) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(page)
+    draw(folder / "report.png", by_workload)
+    return page
+
+
+def _profiles(found: Mapping[str, Board]) -> str:
+    caption = (
+        "## Performance profile\n\nTime until the validation score that the best tuned peer ends "
+        "with (less a point, or 3 % of the loss), over that of the fastest on the same workload. "
+        "*Area*: of the profile from 1 to 4 times, 1 is the most; *reached*: within 4 times."
+    )
+    tuned, usual = (profile(found, kind) for kind in KINDS)
+    rows = [
+        [name, *(text for ratios in (tuned[name], usual[name]) for text in _shown(ratios))]
+        for name in sorted(tuned, key=lambda name: -area(usual[name]))
+    ]
+    header = ["optimizer", "area, tuned", "reached", "area, usual rate", "reached"]
+    return f"{caption}\n\n{markdown_table(header, rows)}"
+
+
+def _shown(ratios: np.ndarray) -> tuple[str, str]:
+    return f"{area(ratios):.2f}", f"{np.isfinite(ratios).sum()} of {len(ratios)}"
+
+
+def _section(workload: str, board: Board) -> str:
+    rival = row_of(board[best_peer(board)], TUNED)
+    what = "test loss" if is_text(rival) else "balanced test accuracy"
+    header = [
+        "optimizer", "rate", f"{what}, tuned", "constant", "usual rate", "constant",
+        "usual − best tuned peer", "step / SGD's", "time to target", "state",
+    ]  # fmt: skip
+    rows = [_line(name, board, rival) for name in board]
+    parts = [
+        f"## {workload}",
+        f"Best tuned peer: {best_peer(board)}.",
+        markdown_table(header, rows),
+    ]
+    if any(row.method != PLAIN for row in board[OURS].rows):
+        parts.append(_methods(board))
+    return "\n\n".join(parts)
+
+
+def _line(name: str, board: Board, rival: Row) -> list[str]:
+    result = board[name]
+    rates = list(result.tried)
+    rate = row_of(result, TUNED).rate
+    edge = "*" if rate in (min(rates), max(rates)) else ""
+    rows = [row_of(result, kind, at) for kind in KINDS for at in ("cosine", "constant")]
+    gap = difference(row_of(result, USUAL), rival)
+    time = time_to(board, name, TUNED)
+    return [
+        name, f"{rate:.2g}{edge}", *map(_score, rows), f"{gap.mean:+.1f} ± {gap.half:.1f}",
+        f"{result.speed.step:.2f}", f"{time:.2f}" if np.isfinite(time) else "–",
+        f"{result.speed.state:.2f}",
+    ]  # fmt: skip
+
+
+def _score(row: Row) -> str:
+    scores, digits = settled(row.test_score), 3 if is_text(row) else 1
+    spread = scores.std(ddof=min(1, len(scores) - 1))
+    return f"{abs(scores.mean()):.{digits}f} ± {spread:.{digits}f}"
+
+
+def _methods(board: Board) -> str:
+    """Balanced test accuracy, and that of the worst class."""
+    rows = []
+    for name, result in board.items():
+        found = [row_of(result, TUNED, method=method) for method in METHODS]
+        rows.append([name, *(f"{_score(row)} ({_worst(row):.0f})" for row in found)])
+    caption = "With a method for rare classes, at the tuned rate (in brackets the worst class):"
+    return f"{caption}\n\n{markdown_table(['optimizer', *METHODS], rows)}"
+
+
+def _worst(row: Row) -> float:
+    return float(row.test_recalls.min(axis=-1).mean())

@@ -1,0 +1,118 @@
+"""One optimizer on one workload: tuned on validation data, then paired seeds, read once on test."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from benchmarks.suite.contenders import BASELINE, everyone, trials
+from benchmarks.suite.methods import METHODS, PLAIN
+from benchmarks.suite.speed import Speed, speed
+from benchmarks.suite.training import Scores, Trained, Trainer, run_of
+from benchmarks.suite.workloads import task
+
+TUNING_SEED = 100
+TUNED, USUAL = "tuned", "usual"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """An optimizer on a workload.
+
+    Attributes:
+      data: the folder of data sets; None for those that need none.
+      seeds: of the runs after tuning, the same ones for every optimizer.
+    """
+
+    workload: str
+    optimizer: str
+    seeds: int
+    data: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload}, {self.optimizer}".replace(", ", "_").replace(" ", "-")
+
+    def settings(self) -> dict[str, object]:
+        """Two results are of the same cell if these are the same."""
+        contender, chosen = everyone()[self.optimizer], task(self.workload, self.data)
+        return {
+            "workload": self.workload,
+            "optimizer": self.optimizer,
+            "seeds": self.seeds,
+            "trials": trials(contender),
+            "structure": repr(contender.structure),
+            "batch": chosen.batch,
+            "steps": chosen.steps,
+            "examples": [len(part.labels) for part in chosen.data],
+        }
+
+
+class Row(NamedTuple):
+    """Paired runs at one learning rate, with one schedule and one method for rare classes.
+
+    Attributes:
+      rate: the peak, and whether it is the tuned or the usual one.
+      losses: validation losses.
+      scores: balanced validation accuracies in percent; of a text, the losses' negatives.
+      test_loss, test_recalls: at the end.
+    """
+
+    rate: float
+    kind: str
+    schedule: str
+    method: str
+    losses: Float[np.ndarray, "points seeds"]
+    scores: Float[np.ndarray, "points seeds"]
+    test_loss: Float[np.ndarray, "seeds"]
+    test_recalls: Float[np.ndarray, "seeds classes"]
+
+    @property
+    def test_score(self) -> Float[np.ndarray, "seeds"]:
+        return score(Scores(self.test_loss, self.test_recalls))
+
+
+class Result(NamedTuple):
+    """All of a cell.
+
+    Attributes:
+      tried: final validation scores by learning rate.
+    """
+
+    tried: dict[float, float]
+    rows: list[Row]
+    speed: Speed
+
+
+def score(scores: Scores) -> Float[np.ndarray, "..."]:
+    """What is better if it is larger; a run that is not finite has none."""
+    if scores.recalls.shape[-1] == 0:
+        return -np.asarray(scores.loss)
+    return np.where(np.isfinite(scores.loss), scores.recalls.mean(axis=-1), np.nan)
+
+
+def run(cell: Cell) -> Result:
+    """As many trials for everyone, on one seed, with a cosine and no method for rare classes."""
+    chosen, contender = task(cell.workload, cell.data), everyone()[cell.optimizer]
+    trainer, rates = Trainer(chosen, contender), trials(contender)
+    found = trainer.trained([run_of(TUNING_SEED, rate, "cosine") for rate in rates], test=False)
+    final = score(found.curve)[-1]
+    tried = dict(zip(rates, map(float, final), strict=True))
+    best = rates[int(np.argmax(np.nan_to_num(final, nan=-np.inf)))]
+
+    def row(kind: str, schedule: str, method: str = PLAIN) -> Row:
+        rate = best if kind == TUNED else contender.default_rate
+        runs = [run_of(seed, rate, schedule, method) for seed in range(cell.seeds)]
+        return _row(rate, kind, schedule, method, trainer.trained(runs, test=True))
+
+    rows = [row(kind, schedule) for kind in (TUNED, USUAL) for schedule in ("cosine", "constant")]
+    if chosen.is_imbalanced:
+        rows += [row(TUNED, "cosine", method) for method in METHODS if method != PLAIN]
+    return Result(tried, rows, speed(trainer, Trainer(chosen, everyone()[BASELINE])))
+
+
+def _row(rate: float, kind: str, schedule: str, method: str, found: Trained) -> Row:
+    curve, test = found
+    return Row(rate, kind, schedule, method, curve.loss, score(curve), test.loss, test.recalls)

@@ -1,0 +1,70 @@
+"""Results on disk: a JSON file for each cell, so that an interrupted suite goes on."""
+
+import functools
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.shared.processes import in_processes
+from benchmarks.shared.report import listed, write_json
+from benchmarks.suite.protocol import Cell, Result, Row, run
+from benchmarks.suite.speed import Speed
+
+DIGITS = 6  # that are kept of a number
+
+
+def run_missing(cells: Iterable[Cell], folder: Path, jobs: int, minutes: float | None) -> None:
+    """Runs the cells without a file with their settings; starts none after so many minutes."""
+    end = None if minutes is None else time.time() + 60 * minutes
+    missing = [
+        cell for cell in cells if not path(cell, folder).exists() or read(cell, folder) is None
+    ]
+    in_processes([functools.partial(_run, cell, folder, end) for cell in missing], jobs)
+
+
+def _run(cell: Cell, folder: Path, end: float | None) -> str:
+    if end is not None and time.time() > end:
+        return f"{cell.name} is left for the next time"
+    begin = time.perf_counter()
+    write(cell, run(cell), folder)
+    jax.clear_caches()  # no program is used again
+    return f"{cell.name} in {time.perf_counter() - begin:.0f} s"
+
+
+def path(cell: Cell, folder: Path) -> Path:
+    return folder / "cells" / f"{cell.name}.json"
+
+
+def write(cell: Cell, result: Result, folder: Path) -> None:
+    rows = [{name: _rounded(value) for name, value in row._asdict().items()} for row in result.rows]
+    tried = [[rate, listed(score)] for rate, score in result.tried.items()]
+    content = {"tried": tried, "rows": rows, "speed": result.speed._asdict()}
+    write_json(path(cell, folder), {"settings": cell.settings(), **content})
+
+
+def read(cell: Cell, folder: Path) -> Result | None:
+    """None without a file, or where its settings are others."""
+    if not path(cell, folder).exists():
+        return None
+    content = json.loads(path(cell, folder).read_text())
+    if content["settings"] != cell.settings():
+        return None
+    arrays = ("losses", "scores", "test_loss", "test_recalls")
+    rows = [
+        Row(**row | {name: np.asarray(row[name], dtype=float) for name in arrays})
+        for row in content["rows"]
+    ]
+    tried = {rate: np.nan if score is None else score for rate, score in content["tried"]}
+    return Result(tried, rows, Speed(**content["speed"]))
+
+
+def _rounded(value: object) -> object:
+    if not isinstance(value, np.ndarray):
+        return value
+    with np.errstate(all="ignore"):
+        size = 10.0 ** (DIGITS - 1 - np.floor(np.log10(np.abs(value) + 1e-30)))
+        return listed(np.where(np.isfinite(size), np.round(value * size) / size, value))

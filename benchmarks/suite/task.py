@@ -1,0 +1,82 @@
+"""What an optimizer is tried on: a network, its data, and how long it trains."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+
+class Examples(NamedTuple):
+    """Inputs and their classes; a label may be one class, or one for each place of a text."""
+
+    inputs: Shaped[np.ndarray, "examples ..."]
+    labels: Int[np.ndarray, "examples ..."]
+
+
+class Splits(NamedTuple):
+    """Validation chooses learning rates, test is read once."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+# From a key, examples and the number of the step to the examples that are trained on.
+Change = Callable[[Array, Examples, Array], Examples]
+
+
+def unchanged(key: Array, batch: Examples, number: Array) -> Examples:
+    del key, number
+    return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A network with its data.
+
+    Attributes:
+      model: from inputs to logits.
+      data: its splits.
+      classes: their names; None where the score is the loss, as for texts.
+      batch, steps: of a run.
+      change: what is done to a batch before it is trained on, as an augmentation does.
+      in_order: whether examples come once, in their order, and not in shuffled epochs.
+      together: whether several runs are one vectorized loop. On a CPU, convolutions with a kernel
+        for each run take up to twenty times as long as one after the other.
+    """
+
+    model: nn.Module
+    data: Splits
+    classes: tuple[str, ...] | None
+    batch: int
+    steps: int
+    change: Change = unchanged
+    in_order: bool = False
+    together: bool = True
+
+    @property
+    def counts(self) -> Int[np.ndarray, "classes"]:
+        """Training examples of every class."""
+        return np.bincount(self.data.train.labels, minlength=len(self.classes or ()))
+
+    @property
+    def is_imbalanced(self) -> bool:
+        return self.classes is not None and self.counts.max() > 1.5 * self.counts.min()
+
+    def log_frequency(self) -> Float[np.ndarray, "classes"] | Float[np.ndarray, ""]:
+        """Of every class in the training data; 0 where the labels are no classes."""
+        if self.classes is None:
+            return np.zeros((), np.float32)
+        return np.log(self.counts / self.counts.sum()).astype(np.float32)
+
+    def order(self, seed: int) -> Int[np.ndarray, "steps batch"]:
+        """Which examples each step takes: epochs in an order of the seed's own."""
+        number, needed = len(self.data.train.labels), self.steps * self.batch
+        if self.in_order:
+            return np.arange(needed).reshape(self.steps, self.batch) % number
+        rng = np.random.default_rng(seed)
+        epochs = [rng.permutation(number) for _ in range(-(-needed // number))]
+        return np.concatenate(epochs)[:needed].reshape(self.steps, self.batch)

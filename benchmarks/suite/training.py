@@ -1,0 +1,174 @@
+"""Training: runs of one optimizer on one task, as one compiled program."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from benchmarks.shared.contender import Contender
+from benchmarks.shared.schedules import SCHEDULES
+from benchmarks.shared.step import Carry, train_step
+from benchmarks.suite.methods import METHODS, PLAIN, Method, class_weights
+from benchmarks.suite.task import Examples, Task
+
+POINTS = 10  # evaluations of the validation data in a run
+AT_ONCE = 500  # examples that are evaluated together
+
+
+class Run(NamedTuple):
+    """One run, or several with an axis for each array.
+
+    Attributes:
+      seed: draws the weights, the order of the examples and what changes them.
+      peak: the learning rate that the schedule multiplies.
+      schedule: its place among `SCHEDULES`.
+      method: what the loss does about rare classes.
+    """
+
+    seed: Any
+    peak: Any
+    schedule: Any
+    method: Method
+
+
+class Scores(NamedTuple):
+    """Of a split: the mean loss, and the recall of every class in percent (none for a text)."""
+
+    loss: Float[np.ndarray, "..."]
+    recalls: Float[np.ndarray, "... classes"]
+
+
+class Trained(NamedTuple):
+    """Several runs: the validation data at every point, with an axis for these, and the test."""
+
+    curve: Scores
+    test: Scores
+
+
+def run_of(seed: int, peak: float, schedule: str, method: str = PLAIN) -> Run:
+    place = list(SCHEDULES).index(schedule)
+    return Run(np.int32(seed), np.float32(peak), np.int32(place), METHODS[method])
+
+
+class Trainer:
+    """A task and an optimizer, compiled at first use."""
+
+    def __init__(self, task: Task, contender: Contender) -> None:
+        self.task, self.contender = task, contender
+        self.loss_fn, self.log_frequency = _loss(task), task.log_frequency()
+        self.train = jax.device_put(task.data.train)
+        self.shapes = [shape(task.steps) for shape in SCHEDULES.values()]
+
+        def every(function: Callable[..., Any], *axes: Any) -> Callable[..., Any]:
+            return jax.vmap(function, axes) if task.together else function
+
+        self._start = jax.jit(every(self.started, 0))
+        self._advance = jax.jit(every(self._advanced, 0, 0, None, 0, None), donate_argnums=0)
+        self._evaluate = jax.jit(every(self._evaluated, 0, None))
+
+    def trained(self, runs: Sequence[Run], test: bool) -> Trained:
+        """All runs. Only with ``test`` the test data is looked at, once, at the end."""
+        if not self.task.together:
+            return _stacked([self._finished(run, test) for run in runs])
+        arrays = jax.tree.map(lambda *each: np.stack(each), *runs)
+        return self._finished(arrays, test)
+
+    def _finished(self, runs: Run, test: bool) -> Trained:
+        task, curve = self.task, []
+        seeds = np.atleast_1d(runs.seed)
+        order = np.stack([task.order(int(seed)) for seed in seeds])
+        order = order if task.together else order[0]
+        carry = self._start(runs)
+        for first in range(0, task.steps, self.steps_at_once):
+            last = first + self.steps_at_once
+            rows = order[..., first:last, :]
+            carry = self._advance(carry, runs, self.train, rows, np.int32(first))
+            if last % (task.steps // POINTS) == 0:
+                curve.append(self.scores(carry, task.data.validation))
+        points = jax.tree.map(lambda *each: np.stack(each), *curve)
+        split = task.data.test if test else jax.tree.map(lambda array: array[:0], task.data.test)
+        return Trained(points, self.scores(carry, split))
+
+    @property
+    def steps_at_once(self) -> int:
+        """On a CPU a loop makes convolutions slow; a step of a small network is quicker in one."""
+        return self.task.steps // POINTS if self.task.together else 1
+
+    def started(self, run: Run) -> Carry:
+        """One run before its first step."""
+        key, first = jax.random.key(run.seed), self.task.data.train.inputs[:1]
+        statistics = dict(self.task.model.init(key, first))
+        params = statistics.pop("params")
+        return Carry(params, self.contender.optimizer(self._rate(run)).init(params), statistics)
+
+    def step(self, carry: Carry, run: Run, train: Examples, rows: Array, number: Any) -> Carry:
+        """One step of one run, on these examples."""
+        key = jax.random.fold_in(jax.random.key(run.seed), number)
+        batch = Examples(train.inputs[rows], train.labels[rows])
+        inputs, labels = self.task.change(key, batch, number)
+        weights = class_weights(self.log_frequency, run.method, number / self.task.steps)
+        targets = labels, run.method.prior * self.log_frequency, weights
+        rate = self._rate(run)
+        return train_step(self.loss_fn, self.contender, rate, carry, (inputs, targets))
+
+    def _rate(self, run: Run) -> optax.Schedule:
+        return lambda count: run.peak * jnp.stack([at(count) for at in self.shapes])[run.schedule]
+
+    def _advanced(
+        self, carry: Carry, run: Run, train: Examples, rows: Array, first: Array
+    ) -> Carry:
+        def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
+            return self.step(carry, run, train, *now), None
+
+        if self.steps_at_once == 1:
+            return self.step(carry, run, train, rows[0], first)
+        return jax.lax.scan(step, carry, (rows, first + jnp.arange(len(rows))))[0]
+
+    def _evaluated(self, carry: Carry, split: Examples) -> tuple[Array, Array]:
+        """The sum of the losses, and how many of each class are right."""
+        params = self.contender.evaluated(carry.state, carry.params)
+        variables = {"params": params, **carry.statistics}
+        logits = jnp.asarray(self.task.model.apply(variables, split.inputs))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
+        if self.task.classes is None:
+            return jnp.mean(losses, axis=-1).sum(), jnp.zeros(0)
+        right = (logits.argmax(-1) == split.labels) & jnp.isfinite(logits).all(-1)
+        of_class = jax.nn.one_hot(split.labels, len(self.task.classes))
+        return losses.sum(), right.astype(jnp.float32) @ of_class
+
+    def scores(self, carry: Carry, split: Examples) -> Scores:
+        number = len(split.labels)
+        parts = [
+            jax.tree.map(lambda array, n=n: array[n : n + AT_ONCE], split)
+            for n in range(0, number, AT_ONCE)
+        ] or [split]
+        sums = [self._evaluate(carry, part) for part in parts]
+        loss, right = (np.sum([each[place] for each in sums], axis=0) for place in (0, 1))
+        classes = len(self.task.classes or ())
+        counts = np.bincount(split.labels.ravel(), minlength=classes)[:classes]
+        return Scores(loss / max(1, number), 100 * right / np.maximum(1, counts))
+
+
+def _stacked(found: list[Trained]) -> Trained:
+    """Runs along the axis that vectorized ones have: after the points, and first for the test."""
+    curve = jax.tree.map(lambda *each: np.stack(each, axis=1), *(each.curve for each in found))
+    return Trained(
+        curve, jax.tree.map(lambda *each: np.stack(each), *(each.test for each in found))
+    )
+
+
+def _loss(task: Task) -> Callable[..., Any]:
+    def loss_fn(params: Any, statistics: Any, inputs: Array, targets: Any) -> Any:
+        labels, prior, weights = targets
+        variables = {"params": params, **statistics}
+        settings = {"training": True, "mutable": list(statistics)} if statistics else {}
+        logits = task.model.apply(variables, inputs, **settings)
+        logits, new = logits if statistics else (logits, statistics)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits + prior, labels)
+        return jnp.mean(losses * (weights if task.classes is None else weights[labels])), dict(new)
+
+    return loss_fn

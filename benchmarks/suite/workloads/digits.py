@@ -1,0 +1,59 @@
+"""scikit-learn's digits, 8 x 8 pixels: whole, imbalanced, few, and drifting."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from sklearn.datasets import load_digits
+
+from benchmarks.shared import networks
+from benchmarks.suite.task import Change, Examples, Splits, Task
+from benchmarks.suite.workloads.splits import split
+
+CLASSES = tuple("0123456789")
+MOST = 100  # training images of a class, at imbalance 1
+STREAMED = 8000
+
+
+def _images(most: list[int] | None = None) -> Splits:
+    images, labels = load_digits(return_X_y=True)
+    return split(images / 16, labels, 0.6, most)
+
+
+def imbalanced(imbalance: float) -> Task:
+    """Class c keeps ``100 * imbalance**(-c/9)`` training images."""
+    kept = [round(MOST * imbalance ** (-label / 9)) for label in range(10)]
+    return Task(networks.Perceptron(), _images(kept), CLASSES, batch=32, steps=1000)
+
+
+def few(number: int) -> Task:
+    """So many training images of each class."""
+    model = networks.Perceptron(normalized=True)
+    return Task(model, _images([number] * 10), CLASSES, batch=10, steps=500)
+
+
+def drifting(batch: int) -> Task:
+    """One pass over images that get darker, down to a tenth, and then brighter again."""
+    data, steps = _images(), STREAMED // batch
+    rows = np.random.default_rng(0).choice(len(data.train.labels), STREAMED)
+    data = data._replace(train=Examples(data.train.inputs[rows], data.train.labels[rows]))
+    model = networks.Perceptron()
+    return Task(model, data, CLASSES, batch, steps, _darkened(steps), in_order=True)
+
+
+def _darkened(steps: int) -> Change:
+    def change(key: Array, batch: Examples, number: Array) -> Examples:
+        del key
+        brightness = 0.55 + 0.45 * jnp.cos(2 * jnp.pi * number / steps)
+        return batch._replace(inputs=batch.inputs * brightness)
+
+    return change
+
+
+WORKLOADS = {
+    "digits": lambda data: imbalanced(1.0),
+    "digits, imbalance 50": lambda data: imbalanced(50.0),
+    "digits, 5 of each": lambda data: few(5),
+    "digits, 20 of each": lambda data: few(20),
+    "drifting digits, batch 1": lambda data: drifting(1),
+    "drifting digits, batch 8": lambda data: drifting(8),
+}

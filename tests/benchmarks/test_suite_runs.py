@@ -1,0 +1,101 @@
+"""The suite's protocol: equal trials, paired runs, and a test split that is read once."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.suite.contenders import MAIN, everyone, trials
+from benchmarks.suite.methods import METHODS
+from benchmarks.suite.protocol import TUNED, Cell, Result, Row
+from benchmarks.suite.results import read, write
+from benchmarks.suite.speed import Speed
+from benchmarks.suite.training import POINTS, Trainer, run_of
+from benchmarks.suite.workloads import QUICK, task
+
+pytestmark = pytest.mark.framework
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it() -> Iterator[None]:
+    """In 32 bits."""
+    with jax.enable_x64(False):
+        yield
+    task.cache_clear()
+
+
+@pytest.mark.parametrize("name", everyone())
+def test_everyone_tries_as_many_rates_over_as_wide_a_range_around_the_usual_one(name):
+    contender = everyone()[name]
+    rates = trials(contender)
+    assert len(rates) == 5
+    assert rates[2] == contender.default_rate
+    assert rates[-1] / rates[0] == pytest.approx(10**2.4)
+
+
+def test_the_main_optimizers_are_among_all():
+    assert set(MAIN) <= set(everyone())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_quick_workload_needs_no_folder_and_its_parts_share_no_example(name):
+    chosen = task(name, None)
+    parts = [{row.tobytes() for row in np.asarray(part.inputs)} for part in chosen.data]
+    assert not parts[1] & parts[2]
+    assert not parts[0] & (parts[1] | parts[2])
+    assert chosen.steps % POINTS == 0
+
+
+@pytest.mark.parametrize("name", ["digits", "drifting digits, batch 8"])
+def test_an_epoch_has_every_example_once_in_an_order_of_the_seeds_own(name):
+    chosen = task(name, None)
+    orders = [chosen.order(seed) for seed in (0, 1)]
+    number = len(chosen.data.train.labels)
+    epoch = orders[0].ravel()[:number]
+    assert sorted(epoch) == list(range(number))
+    assert (epoch == np.arange(number)).all() == chosen.in_order
+    assert (orders[0] == orders[1]).all() == chosen.in_order
+
+
+def _short(name: str) -> Trainer:
+    chosen = dataclasses.replace(task(name, None), steps=10 * POINTS)
+    return Trainer(chosen, everyone()["INSGD"])
+
+
+def test_runs_together_have_the_scores_that_they_have_one_by_one():
+    runs = [run_of(0, 0.02, "cosine"), run_of(1, 0.1, "constant", "balanced softmax")]
+    together = _short("digits, imbalance 50")
+    alone = Trainer(dataclasses.replace(together.task, together=False), together.contender)
+    found, expected = (trainer.trained(runs, test=True) for trainer in (together, alone))
+    np.testing.assert_allclose(found.curve.loss, expected.curve.loss, rtol=1e-3)
+    np.testing.assert_allclose(found.test.recalls, expected.test.recalls, atol=4)  # an image or two
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
+def test_a_method_for_rare_classes_helps_the_rarest(method):
+    trainer = _short("digits, imbalance 50")
+    runs = [run_of(0, 0.05, "constant"), run_of(0, 0.05, "constant", method)]
+    plain, balanced = trainer.trained(runs, test=True).test.recalls
+    assert balanced[-3:].mean() > plain[-3:].mean()
+
+
+def test_tuning_does_not_read_the_test_data():
+    trainer = _short("digits")
+    found = trainer.trained([run_of(0, 0.02, "cosine")], test=False)
+    np.testing.assert_array_equal(found.test.loss, 0)
+    np.testing.assert_array_equal(found.test.recalls, 0)
+
+
+def test_a_result_comes_back_from_its_file_and_not_for_other_settings(tmp_path):
+    cell = Cell("digits", "INSGD", 2)
+    curve = np.array([[1.5, np.nan], [0.25, 1e-9]])
+    row = Row(0.02, TUNED, "cosine", "none", curve, curve, curve[1], np.ones((2, 10)))
+    write(cell, Result({0.02: 97.5, 0.3: np.nan}, [row], Speed(1e-3, 1.1, 1.0)), tmp_path)
+    found = read(cell, tmp_path)
+    assert found is not None
+    np.testing.assert_allclose(found.rows[0].losses, curve)
+    assert found.tried[0.02] == 97.5
+    assert np.isnan(found.tried[0.3])
+    assert read(dataclasses.replace(cell, seeds=3), tmp_path) is None
