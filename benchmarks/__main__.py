@@ -15,7 +15,7 @@ from benchmarks.suite.contenders import MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
 from benchmarks.suite.results import read, run_missing
-from benchmarks.suite.workloads import QUICK, WORKLOADS
+from benchmarks.suite.workloads import names
 
 SEEDS = {"quick": 3, "full": 5}
 
@@ -31,14 +31,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--optimizer", default="", help="only those with this word in their name")
     parser.add_argument("--all", action="store_true", help="every peer, not the main ones alone")
     parser.add_argument("--minutes", type=float, help="start nothing after so many")
-    parser.add_argument("--data", type=Path, help="folder of data sets, for the full suite")
+    parser.add_argument("--data", type=Path, help="folder of data sets, or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results/suite"))
     return parser.parse_args()
 
 
 def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
-    workloads = QUICK if chosen.suite == "quick" or chosen.data is None else WORKLOADS
+    workloads = names(chosen.data if chosen.suite == "full" else None)
     optimizers = everyone() if chosen.all else MAIN
     return [
         Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data)

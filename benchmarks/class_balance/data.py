@@ -1,17 +1,15 @@
 """Three imbalanced data sets, each with a split to train on, one to choose by and one to test."""
 
-import io
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.long_tail.data import Split, load
+from benchmarks.shared.images import decoded, files_of
 
 CIFAR_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 XRAY_SIZE, FOLDS = 32, 5
@@ -89,27 +87,20 @@ def _covid(name: str, path: pathlib.Path) -> Task:
 
     A fifth alone holds 25 images of the rare class.
     """
-    with zipfile.ZipFile(path) as archive:
-        files = sorted(file for file in archive.namelist() if file.count("/") == 1)
-        files = [file for file in files if not file.endswith("/")]
-        images = np.stack([_pixels(archive.read(file)) for file in files])
+    files = {name: raw for name, raw in files_of(path).items() if name.count("/") == 1}
+    images = decoded(list(files.values()), XRAY_SIZE, "L")
     names = [file.split("/")[0] for file in files]
     classes = sorted(set(names))
-    labels = np.array([classes.index(name) for name in names])
+    labels = np.array([classes.index(name) for name in names], np.int32)
     folding = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     folds = [rows for _, rows in folding.split(labels, labels)]
     cuts = []
     for number in range(FOLDS):
         test, held, *train = np.roll(np.arange(FOLDS), -number)
         parts = [np.concatenate([folds[n] for n in train]), folds[held], folds[test]]
-        cuts.append(Cut(*(_grey(images[rows], labels[rows]) for rows in parts)))
+        cuts.append(Cut(*(Split(images[rows], labels[rows]) for rows in parts)))
     about = f"{XRAY_SIZE} × {XRAY_SIZE} pixels, another fifth tested on by every seed"
     return Task(name, about, classes, cuts, augment=False, epochs=25, batch=32)
-
-
-def _pixels(raw: bytes) -> np.ndarray:
-    image = Image.open(io.BytesIO(raw)).convert("L")
-    return np.asarray(image.resize((XRAY_SIZE, XRAY_SIZE), Image.Resampling.BOX))
 
 
 def _grey(images: np.ndarray, labels: np.ndarray) -> Split:

@@ -15,7 +15,8 @@ from benchmarks.class_balance.contenders import Balance, Contender
 from benchmarks.class_balance.data import Task
 from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import Split
-from benchmarks.long_tail.training import BATCH_ARGNUMS, augmented, convolved
+from benchmarks.long_tail.training import BATCH_ARGNUMS, convolved
+from benchmarks.shared.images import augmented
 
 EVALUATED_AT_ONCE = 1000
 

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 import insgd_optax as insgd
 from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import NUM_CLASSES, LongTail, Split
+from benchmarks.shared.images import augmented
 
 BATCH = 128
 # Of the loss's arguments the images and the labels; the rest are BatchNorm's averages.
@@ -101,20 +102,6 @@ def _epoch(compiled: Any, carry: Any, batches: list[Any]) -> tuple[Any, float, f
     jax.block_until_ready(carry)
     seconds = time.perf_counter() - start
     return carry, float(jnp.mean(jnp.stack(losses))), seconds
-
-
-def augmented(key: Array, images: Float[Array, "batch size size 3"]) -> Array:
-    """Every image shifted by up to an eighth of its size, and flipped half of the time."""
-    reach = images.shape[1] // 8
-    padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-
-    def one(key: Array, image: Array) -> Array:
-        at, flip = jax.random.split(key)
-        start = (*jax.random.randint(at, (2,), 0, 2 * reach + 1), 0)
-        image = jax.lax.dynamic_slice(image, start, images.shape[1:])
-        return jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
-
-    return jax.vmap(one)(jax.random.split(key, len(images)), padded)
 
 
 def _loss(model: nn.Module, log_prior: Array) -> Callable[..., Any]:

@@ -111,4 +111,4 @@ def _methods(board: Board) -> str:
 
 
 def _worst(row: Row) -> float:
-    return float(row.test_recalls.min(axis=-1).mean())
+    return float(np.nanmin(row.test_recalls, axis=-1).mean())

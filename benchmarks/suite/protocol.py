@@ -90,7 +90,7 @@ def score(scores: Scores) -> Float[np.ndarray, "..."]:
     """What is better if it is larger; a run that is not finite has none."""
     if scores.recalls.shape[-1] == 0:
         return -np.asarray(scores.loss)
-    return np.where(np.isfinite(scores.loss), scores.recalls.mean(axis=-1), np.nan)
+    return np.where(np.isfinite(scores.loss), np.nanmean(scores.recalls, axis=-1), np.nan)
 
 
 def run(cell: Cell) -> Result:

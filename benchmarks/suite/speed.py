@@ -33,7 +33,7 @@ class Alone:
         self.run = run_of(0, trainer.contender.default_rate, "cosine")
         self.carry = jax.jit(trainer.started)(self.run)
         self.step = jax.jit(trainer.step, donate_argnums=0)
-        self.train, self.rows = trainer.train, trainer.task.order(0)
+        self.train, self.rows = trainer.train, trainer.task.rows(0)
         self.advance(2)
 
     def advance(self, steps: int) -> float:

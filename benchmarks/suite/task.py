@@ -28,6 +28,9 @@ class Splits(NamedTuple):
 Change = Callable[[Array, Examples, Array], Examples]
 
 
+Order = Callable[[int], Int[np.ndarray, "steps batch"]]
+
+
 def unchanged(key: Array, batch: Examples, number: Array) -> Examples:
     del key, number
     return batch
@@ -43,7 +46,7 @@ class Task:
       classes: their names; None where the score is the loss, as for texts.
       batch, steps: of a run.
       change: what is done to a batch before it is trained on, as an augmentation does.
-      in_order: whether examples come once, in their order, and not in shuffled epochs.
+      order: from a seed to the examples that each step takes; shuffled epochs by default.
       together: whether several runs are one vectorized loop. On a CPU, convolutions with a kernel
         for each run take up to twenty times as long as one after the other.
     """
@@ -54,7 +57,7 @@ class Task:
     batch: int
     steps: int
     change: Change = unchanged
-    in_order: bool = False
+    order: Order | None = None
     together: bool = True
 
     @property
@@ -72,11 +75,18 @@ class Task:
             return np.zeros((), np.float32)
         return np.log(self.counts / self.counts.sum()).astype(np.float32)
 
-    def order(self, seed: int) -> Int[np.ndarray, "steps batch"]:
-        """Which examples each step takes: epochs in an order of the seed's own."""
+    def rows(self, seed: int) -> Int[np.ndarray, "steps batch"]:
+        """Which examples each step takes."""
+        if self.order is not None:
+            return self.order(seed)
         number, needed = len(self.data.train.labels), self.steps * self.batch
-        if self.in_order:
-            return np.arange(needed).reshape(self.steps, self.batch) % number
-        rng = np.random.default_rng(seed)
-        epochs = [rng.permutation(number) for _ in range(-(-needed // number))]
-        return np.concatenate(epochs)[:needed].reshape(self.steps, self.batch)
+        epochs = shuffled(np.arange(number), needed, seed)
+        return epochs.reshape(self.steps, self.batch)
+
+
+def shuffled(
+    rows: Int[np.ndarray, "examples"], needed: int, seed: int
+) -> Int[np.ndarray, "needed"]:
+    """Epochs, each in an order of its own, until there are enough."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])[:needed]

@@ -36,7 +36,10 @@ class Run(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of a split: the mean loss, and the recall of every class in percent (none for a text)."""
+    """Of a split: the mean loss, and the recall of every class in percent.
+
+    A text has no classes; a class without examples has no recall (NaN).
+    """
 
     loss: Float[np.ndarray, "..."]
     recalls: Float[np.ndarray, "... classes"]
@@ -80,7 +83,7 @@ class Trainer:
     def _finished(self, runs: Run, test: bool) -> Trained:
         task, curve = self.task, []
         seeds = np.atleast_1d(runs.seed)
-        order = np.stack([task.order(int(seed)) for seed in seeds])
+        order = np.stack([task.rows(int(seed)) for seed in seeds])
         order = order if task.together else order[0]
         carry = self._start(runs)
         for first in range(0, task.steps, self.steps_at_once):
@@ -150,7 +153,8 @@ class Trainer:
         loss, right = (np.sum([each[place] for each in sums], axis=0) for place in (0, 1))
         classes = len(self.task.classes or ())
         counts = np.bincount(split.labels.ravel(), minlength=classes)[:classes]
-        return Scores(loss / max(1, number), 100 * right / np.maximum(1, counts))
+        with np.errstate(invalid="ignore"):  # 0 / 0 where a class has no example
+            return Scores(loss / max(1, number), 100 * right / counts)
 
 
 def _stacked(found: list[Trained]) -> Trained:

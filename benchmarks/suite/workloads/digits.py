@@ -37,7 +37,8 @@ def drifting(batch: int) -> Task:
     rows = np.random.default_rng(0).choice(len(data.train.labels), STREAMED)
     data = data._replace(train=Examples(data.train.inputs[rows], data.train.labels[rows]))
     model = networks.Perceptron()
-    return Task(model, data, CLASSES, batch, steps, _darkened(steps), in_order=True)
+    rows = np.arange(STREAMED).reshape(steps, batch)
+    return Task(model, data, CLASSES, batch, steps, _darkened(steps), lambda seed: rows)
 
 
 def _darkened(steps: int) -> Change:
@@ -50,10 +51,10 @@ def _darkened(steps: int) -> Change:
 
 
 WORKLOADS = {
-    "digits": lambda data: imbalanced(1.0),
-    "digits, imbalance 50": lambda data: imbalanced(50.0),
-    "digits, 5 of each": lambda data: few(5),
-    "digits, 20 of each": lambda data: few(20),
-    "drifting digits, batch 1": lambda data: drifting(1),
-    "drifting digits, batch 8": lambda data: drifting(8),
+    "digits": lambda: imbalanced(1.0),
+    "digits, imbalance 50": lambda: imbalanced(50.0),
+    "digits, 5 of each": lambda: few(5),
+    "digits, 20 of each": lambda: few(20),
+    "drifting digits, batch 1": lambda: drifting(1),
+    "drifting digits, batch 8": lambda: drifting(8),
 }

@@ -1,7 +1,5 @@
 """A table: scikit-learn's breast cancer, 30 measurements of a tumor on their own scales."""
 
-from pathlib import Path
-
 from sklearn.datasets import load_breast_cancer
 
 from benchmarks.shared import networks
@@ -9,9 +7,8 @@ from benchmarks.suite.task import Task
 from benchmarks.suite.workloads.splits import split
 
 
-def breast_cancer(data: Path | None) -> Task:
+def breast_cancer() -> Task:
     """All measurements divided by the largest of all: some are a thousand times others."""
-    del data
     table, labels = load_breast_cancer(return_X_y=True)
     splits = split(table / table.max(), labels, 0.5)
     return Task(networks.Perceptron(classes=2), splits, ("malignant", "benign"), 32, 1000)

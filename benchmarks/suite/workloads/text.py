@@ -1,7 +1,5 @@
 """Texts of tokens whose frequency falls with the inverse of their rank."""
 
-from pathlib import Path
-
 from benchmarks.shared import networks
 from benchmarks.shared.data import texts
 from benchmarks.suite.task import Examples, Splits, Task
@@ -9,9 +7,8 @@ from benchmarks.suite.task import Examples, Splits, Task
 TOKENS, LENGTH, NUMBER, HELD = 64, 16, 4096, 256
 
 
-def transformer(data: Path | None) -> Task:
+def transformer() -> Task:
     """A causal transformer: the loss is the mean over all tokens."""
-    del data
     text = texts(TOKENS, NUMBER + 2 * HELD, LENGTH + 1)
     parts = text[:NUMBER], text[NUMBER : NUMBER + HELD], text[NUMBER + HELD :]
     splits = Splits(*(Examples(part[:, :-1], part[:, 1:]) for part in parts))

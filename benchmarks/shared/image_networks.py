@@ -1,0 +1,104 @@
+"""Networks for images of any size: convolutions with and without BatchNorm, residual, patches."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class PlainConvNet(nn.Module):
+    """Three convolutions with pooling, and a linear classifier of their means over the image."""
+
+    classes: int
+    width: int = 16
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "images height width C"]) -> Float[Array, "images K"]:
+        features = images
+        for factor in (1, 2, 4):
+            features = pooled(nn.relu(nn.Conv(factor * self.width, (3, 3))(features)))
+        return nn.Dense(self.classes)(features.mean(axis=(1, 2)))
+
+
+class NormalizedConvNet(nn.Module):
+    """The same with a BatchNorm after every convolution."""
+
+    classes: int
+    width: int = 16
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "images height width C"], training: bool = False
+    ) -> Float[Array, "images K"]:
+        features = images
+        for factor in (1, 2, 4):
+            features = _normalized(features, factor * self.width, 1, training)
+            features = pooled(nn.relu(features))
+        return nn.Dense(self.classes)(features.mean(axis=(1, 2)))
+
+
+class ResNet(nn.Module):
+    """He et al. (2016), section 4.2: three groups of residual blocks; 3 blocks make ResNet-20."""
+
+    classes: int
+    width: int = 16
+    blocks: int = 3
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "images height width C"], training: bool = False
+    ) -> Float[Array, "images K"]:
+        features = nn.relu(_normalized(images, self.width, 1, training))
+        for factor in (1, 2, 4):
+            for block in range(self.blocks):
+                stride = 2 if factor > 1 and block == 0 else 1
+                features = _residual(features, factor * self.width, stride, training)
+        return nn.Dense(self.classes)(features.mean(axis=(1, 2)))
+
+
+class VisionTransformer(nn.Module):
+    """Patches, blocks of attention and a perceptron behind LayerNorms, the mean for the head."""
+
+    classes: int
+    patch: int = 4
+    width: int = 48
+    blocks: int = 3
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "images height width C"]) -> Float[Array, "images K"]:
+        patch = (self.patch, self.patch)
+        tokens = nn.Conv(self.width, patch, patch, padding="VALID")(images)
+        tokens = tokens.reshape(len(images), -1, self.width)
+        shape = (1, *tokens.shape[1:])
+        tokens = tokens + self.param("position", nn.initializers.normal(0.02), shape)
+        for _ in range(self.blocks):
+            normed = nn.LayerNorm()(tokens)
+            tokens = tokens + nn.MultiHeadDotProductAttention(num_heads=3)(normed, normed)
+            hidden = nn.gelu(nn.Dense(2 * self.width)(nn.LayerNorm()(tokens)))
+            tokens = tokens + nn.Dense(self.width)(hidden)
+        return nn.Dense(self.classes)(nn.LayerNorm()(tokens).mean(axis=1))
+
+
+def pooled(features: Float[Array, "batch height width C"]) -> Float[Array, "batch rows columns C"]:
+    """The largest of each 2 x 2, without an odd last row or column.
+
+    Like ``nn.max_pool``, whose gradient takes longer on a CPU than all the rest of a step.
+    """
+    batch, height, width, channels = features.shape
+    rows, columns = height // 2, width // 2
+    even = features[:, : 2 * rows, : 2 * columns]
+    return even.reshape(batch, rows, 2, columns, 2, channels).max(axis=(2, 4))
+
+
+def _normalized(features: Array, width: int, stride: int, training: bool) -> Array:
+    features = nn.Conv(width, (3, 3), stride, use_bias=False)(features)
+    return nn.BatchNorm(use_running_average=not training, momentum=0.9)(features)
+
+
+def _residual(features: Array, width: int, stride: int, training: bool) -> Array:
+    """Two convolutions, and a shortcut without parameters (option A)."""
+    hidden = nn.relu(_normalized(features, width, stride, training))
+    hidden = _normalized(hidden, width, 1, training)
+    added = width - features.shape[-1]
+    shortcut = features[:, ::stride, ::stride]
+    shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
+    return nn.relu(shortcut + hidden)

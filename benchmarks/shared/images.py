@@ -1,0 +1,47 @@
+"""Images from folders and archives, and what training does to them."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from PIL import Image
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """The files of a folder or a zip, by their path inside it, in order."""
+    if path.is_dir():
+        found = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+        return {name: found[name].read_bytes() for name in sorted(found)}
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+        return {name: archive.read(name) for name in names}
+
+
+def decoded(raw: Sequence[bytes], size: int, mode: str) -> Float[np.ndarray, "images size size C"]:
+    """Pixels in [-1, 1], in PIL's mode ``"RGB"`` or ``"L"``."""
+
+    def pixels(each: bytes) -> np.ndarray:
+        image = Image.open(io.BytesIO(each)).convert(mode)
+        return np.asarray(image.resize((size, size), Image.Resampling.BOX), np.float32)
+
+    stacked = np.stack([pixels(each) for each in raw])
+    return stacked.reshape(*stacked.shape[:3], -1) / 127.5 - 1
+
+
+def augmented(key: Array, images: Float[Array, "batch size size C"]) -> Array:
+    """Every image shifted by up to an eighth of its size, and flipped half of the time."""
+    reach = images.shape[1] // 8
+    padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+
+    def one(key: Array, image: Array) -> Array:
+        at, flip = jax.random.split(key)
+        start = (*jax.random.randint(at, (2,), 0, 2 * reach + 1), 0)
+        image = jax.lax.dynamic_slice(image, start, images.shape[1:])
+        return jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
+
+    return jax.vmap(one)(jax.random.split(key, len(images)), padded)
