@@ -64,6 +64,16 @@ def _short(name: str) -> Trainer:
     return Trainer(chosen, everyone()["INSGD"])
 
 
+@pytest.mark.parametrize("name", everyone())
+def test_every_optimizer_lowers_the_loss_at_its_usual_rate(name):
+    chosen = dataclasses.replace(task("digits", None), steps=20 * POINTS)
+    contender = everyone()[name]
+    found = Trainer(chosen, contender).trained(
+        [run_of(0, contender.default_rate, "constant")], test=False
+    )
+    assert found.curve.loss[-1] < 2.0 < np.log(10)
+
+
 def test_runs_together_have_the_scores_that_they_have_one_by_one():
     runs = [run_of(0, 0.02, "cosine"), run_of(1, 0.1, "constant", "balanced softmax")]
     together = _short("digits, imbalance 50")
