@@ -1,1 +1,1 @@
-"""Benchmarks: cost side by side on one machine, and theory beside what is measured."""
+"""Benchmarks: optimizers side by side on one machine."""

@@ -1,6 +1,6 @@
 """What theory says of normalized filters beside what the library does: a page with figures.
 
-    python -m benchmarks.theory [--out docs]
+    python -m theory [--out docs]
 
 Writes ``theory.md`` and ``figures/theory-*.png``. Takes about a minute on two cores.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.theory.page import write_page
+from theory.page import write_page
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import optax
 from jaxtyping import Array, Float
 
 import insgd_optax as insgd
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import normal
+from theory.check import Check
+from theory.filters import normal
 
 # Three latent numbers behind six features, in units that differ by up to a factor of 30.
 SCALES = (1.0, 3.0, 0.2, 1.0, 6.0, 0.5)

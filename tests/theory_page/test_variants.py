@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis.extra import numpy as hypothesis_numpy
 
 import insgd_optax as insgd
-from benchmarks.theory import variants
-from benchmarks.theory.filters import filter_path, filtering_problem, nlms
-from theory.holding import assert_holds
+from theory import variants
+from theory.filters import filter_path, filtering_problem, nlms
+from theory_page.holding import assert_holds
 
 few = hypothesis.settings(max_examples=30, deadline=None)
 

@@ -1,6 +1,6 @@
 """What every test here asks of an experiment."""
 
-from benchmarks.theory.check import Check
+from theory.check import Check
 
 
 def assert_holds(checks: list[Check]) -> None:

@@ -1,7 +1,7 @@
 """Averages over Gaussian inputs, with the tolerances that the experiments' comments give."""
 
-from benchmarks.theory import lms, mean_square
-from theory.holding import assert_holds
+from theory import lms, mean_square
+from theory_page.holding import assert_holds
 
 
 def test_nlms_contracts_the_mean_square_error_at_the_predicted_rate():

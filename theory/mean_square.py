@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import nlms, normal, running_power, squared_errors
+from theory.check import Check
+from theory.filters import nlms, normal, running_power, squared_errors
 
 # In all of them x is Gaussian with independent entries of variance s_x², so that where w̃ points
 # does not matter: the mean of ‖w̃_i‖² / ‖w̃_{i-1}‖² is the same at every step. The average over

@@ -1,7 +1,7 @@
 """A convolution against its explicit patches."""
 
-from benchmarks.theory import convolution
-from theory.holding import assert_holds
+from theory import convolution
+from theory_page.holding import assert_holds
 
 
 def test_a_convolution_learns_as_a_dense_layer_on_its_patches():

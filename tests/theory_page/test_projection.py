@@ -1,7 +1,7 @@
 """Filters that use more than one power of the input."""
 
-from benchmarks.theory import projection
-from theory.holding import assert_holds
+from theory import projection
+from theory_page.holding import assert_holds
 
 
 def test_with_a_batchs_own_second_moment_every_row_keeps_the_same_share_of_its_error():

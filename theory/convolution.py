@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import insgd_optax as insgd
-from benchmarks.theory.check import Check, Kind
-from benchmarks.theory.filters import heavy_tailed, nlms, normal
+from theory.check import Check, Kind
+from theory.filters import heavy_tailed, nlms, normal
 
 STRIDE, PADDING, WINDOW = 2, 1, 3
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import filter_path, normal, running_power
-from benchmarks.theory.mean_square import misadjustment
+from theory.check import Check
+from theory.filters import filter_path, normal, running_power
+from theory.mean_square import misadjustment
 
 
 def t11() -> list[Check]:

@@ -1,7 +1,7 @@
 """The largest stable step size, and what each structure does to the slowest mode."""
 
-from benchmarks.theory import spectrum, stability
-from theory.holding import assert_holds
+from theory import spectrum, stability
+from theory_page.holding import assert_holds
 
 
 def test_full_batches_are_stable_up_to_the_trace_over_the_largest_eigenvalue():

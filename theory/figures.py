@@ -12,9 +12,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.theory.check import number
-from benchmarks.theory.filters import nlms, normal, running_power, squared_errors
-from benchmarks.theory.mean_square import (
+from theory.check import number
+from theory.filters import nlms, normal, running_power, squared_errors
+from theory.mean_square import (
     contraction,
     misadjustment,
     nlms_contraction,
@@ -23,9 +23,9 @@ from benchmarks.theory.mean_square import (
     power_contraction,
     power_misadjustment,
 )
-from benchmarks.theory.projection import learning_on_a_correlated_signal, transformed_spectra
-from benchmarks.theory.spectrum import STRUCTURES, slowest_mode, spectrum
-from benchmarks.theory.stability import worst_growth
+from theory.projection import learning_on_a_correlated_signal, transformed_spectra
+from theory.spectrum import STRUCTURES, slowest_mode, spectrum
+from theory.stability import worst_growth
 
 # Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array
 
 import insgd_optax as insgd
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import (
+from theory.check import Check
+from theory.filters import (
     filter_path,
     filtering_problem,
     nlms,

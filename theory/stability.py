@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import insgd_optax as insgd
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import filter_path, nlms, normal, stepper
+from theory.check import Check
+from theory.filters import filter_path, nlms, normal, stepper
 
 
 @jax.jit

@@ -9,9 +9,9 @@ import optax
 from jaxtyping import Array, Float
 
 import insgd_optax as insgd
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import normal
-from benchmarks.theory.spectrum import normalized
+from theory.check import Check
+from theory.filters import normal
+from theory.spectrum import normalized
 
 ROUNDING = 1e-10
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import insgd_optax as insgd
-from benchmarks.theory import (
+from theory import (
     convolution,
     identities,
     lms,
@@ -19,8 +19,8 @@ from benchmarks.theory import (
     stability,
     variants,
 )
-from benchmarks.theory.check import Check, number
-from benchmarks.theory.figures import write_figures
+from theory.check import Check, number
+from theory.figures import write_figures
 
 Experiment = Callable[[], list[Check]]
 
@@ -66,7 +66,7 @@ INTRODUCTION = """\
 This page is made by a command, which runs every experiment through the public functions, writes
 this file and draws the figures:
 
-    python -m benchmarks.theory
+    python -m theory
 
 The setting is that of adaptive filters: one linear layer with one output, whose target is
 y = x·w* + v, with inputs x of d features and noise v of variance s². The error is e = y - x·w, the

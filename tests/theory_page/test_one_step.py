@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from hypothesis.extra import numpy as hypothesis_numpy
 
 import insgd_optax as insgd
-from benchmarks.theory import identities
-from benchmarks.theory.filters import filter_path
-from theory.holding import assert_holds
+from theory import identities
+from theory.filters import filter_path
+from theory_page.holding import assert_holds
 
 few = hypothesis.settings(max_examples=30, deadline=None)
 vectors = hypothesis_numpy.arrays(float, 4, elements=st.floats(-1e3, 1e3)).filter(

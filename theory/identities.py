@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import insgd_optax as insgd
-from benchmarks.theory.check import Check
-from benchmarks.theory.filters import filter_path, filtering_problem, heavy_tailed, nlms, normal
+from theory.check import Check
+from theory.filters import filter_path, filtering_problem, heavy_tailed, nlms, normal
 
 # Identities hold to rounding, after a few hundred steps on inputs that span decades too.
 ROUNDING = 1e-10

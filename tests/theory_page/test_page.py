@@ -5,9 +5,9 @@ import pathlib
 import pkgutil
 import re
 
-import benchmarks.theory
-from benchmarks.theory.check import Check, number
-from benchmarks.theory.page import SECTIONS, heading, table
+import theory
+from theory.check import Check, number
+from theory.page import SECTIONS, heading, table
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
@@ -16,15 +16,15 @@ def test_the_page_has_a_section_for_every_theorem():
     page = (DOCS / "theory.md").read_text()
     found = {
         getattr(module, name)
-        for info in pkgutil.iter_modules(benchmarks.theory.__path__)
+        for info in pkgutil.iter_modules(theory.__path__)
         if info.name != "__main__"
-        for module in [importlib.import_module(f"benchmarks.theory.{info.name}")]
+        for module in [importlib.import_module(f"theory.{info.name}")]
         for name in dir(module)
         if re.fullmatch(r"t\d+", name)
     }
     assert found <= set(SECTIONS)
     for experiment in SECTIONS:
-        assert heading(experiment) + "\n" in page, f"run python -m benchmarks.theory: {experiment}"
+        assert heading(experiment) + "\n" in page, f"run python -m theory: {experiment}"
     numbers = [int(n) for n in re.findall(r"^### T(\d+)\.", page, flags=re.MULTILINE)]
     assert numbers == list(range(1, 23))
 
