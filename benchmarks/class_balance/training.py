@@ -15,36 +15,11 @@ from benchmarks.class_balance.contenders import Balance, Contender
 from benchmarks.class_balance.data import Task
 from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import Split
-from benchmarks.long_tail.training import BATCH_ARGNUMS, convolved
+from benchmarks.long_tail.training import BATCH_ARGNUMS
+from benchmarks.shared.image_networks import NormalizedConvNet
 from benchmarks.shared.images import augmented
 
 EVALUATED_AT_ONCE = 1000
-
-
-class ConvNet(nn.Module):
-    """Three convolutions with BatchNorm and pooling, and a linear classifier of their means.
-
-    The means over the image make the classifier as small for large images as for small ones.
-    """
-
-    classes: int
-    width: int = 16
-
-    @nn.compact
-    def __call__(self, images: Array, train: bool) -> Array:
-        features = convolved(images, self.width, train, _pooled)
-        return nn.Dense(self.classes)(features.mean(axis=(1, 2)))
-
-
-def _pooled(features: Float[Array, "batch height width C"]) -> Float[Array, "batch rows columns C"]:
-    """The largest of each 2 x 2, without an odd last row or column.
-
-    Like ``nn.max_pool``, whose gradient takes longer on a CPU than all the rest of a step.
-    """
-    batch, height, width, channels = features.shape
-    rows, columns = height // 2, width // 2
-    even = features[:, : 2 * rows, : 2 * columns]
-    return even.reshape(batch, rows, 2, columns, 2, channels).max(axis=(2, 4))
 
 
 class Program(NamedTuple):
@@ -63,20 +38,20 @@ class Program(NamedTuple):
 
 def program(task: Task, contender: Contender) -> Program:
     """The learning rate falls along half a cosine."""
-    model = ConvNet(len(task.classes))
+    model = NormalizedConvNet(len(task.classes))
     shape = optax.cosine_decay_schedule(1.0, task.epochs * task.steps_per_epoch)
 
     def optimizer(rate: Any) -> optax.GradientTransformationExtraArgs:
         return contender.make(lambda count: rate * shape(count), len(task.classes))
 
     def start(seed: int) -> Any:
-        variables = model.init(jax.random.key(seed), task.cuts[0].train.images[:2], train=False)
+        variables = model.init(jax.random.key(seed), task.cuts[0].train.images[:2])
         params = variables["params"]
         return params, variables["batch_stats"], optimizer(0.0).init(params)
 
     def predict(carry: Any, images: Array) -> Array:
         variables = {"params": carry[0], "batch_stats": carry[1]}
-        return jnp.asarray(model.apply(variables, images, train=False)).argmax(-1)
+        return jnp.asarray(model.apply(variables, images)).argmax(-1)
 
     step = _step(task, _loss(model), contender.structure, optimizer)
     return Program(jax.jit(start), jax.jit(step, donate_argnums=0), jax.jit(predict))
@@ -111,7 +86,7 @@ def _loss(model: nn.Module) -> Callable[..., Any]:
         params: Any, images: Array, labels: Array, stats: Any, prior: Array, weights: Array
     ) -> Any:
         variables = {"params": params, "batch_stats": stats}
-        logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        logits, new = model.apply(variables, images, training=True, mutable=["batch_stats"])
         losses = insgd.balanced_softmax_cross_entropy(jnp.asarray(logits), labels, prior)
         return jnp.mean(weights * losses), (new["batch_stats"], logits)
 

@@ -28,21 +28,12 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        features = convolved(images, self.width, train, _max_pool)
+        features = images
+        for factor in (1, 2, 4):
+            features = nn.Conv(factor * self.width, (3, 3), use_bias=False)(features)
+            features = nn.relu(nn.BatchNorm(not train, momentum=0.9)(features))
+            features = nn.max_pool(features, (2, 2), (2, 2))
         return nn.Dense(NUM_CLASSES)(features.reshape(len(features), -1))
-
-
-def convolved(images: Array, width: int, train: bool, pool: Callable[[Array], Array]) -> Array:
-    """The convolutions of a compact module."""
-    features = images
-    for factor in (1, 2, 4):
-        features = nn.Conv(factor * width, (3, 3), use_bias=False)(features)
-        features = pool(nn.relu(nn.BatchNorm(not train, momentum=0.9)(features)))
-    return features
-
-
-def _max_pool(features: Array) -> Array:
-    return nn.max_pool(features, (2, 2), (2, 2))
 
 
 class Optimizer(NamedTuple):
