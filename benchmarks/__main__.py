@@ -1,8 +1,8 @@
 """The suite: every optimizer on every workload, tuned alike.
 
     python -m benchmarks run [--suite quick|full] [--workload WORD] [--optimizer WORD]
-        [--minutes M] [--data FOLDER]
-    python -m benchmarks report
+        [--minutes M] [--data FOLDER] [--again]
+    python -m benchmarks report [--suite quick|full]
 
 ``run`` writes a JSON file for every workload and optimizer, and goes on where it was stopped.
 ``report`` makes the page and the figures of those that are there.
@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.suite.contenders import MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
-from benchmarks.suite.results import read, run_missing
+from benchmarks.suite.results import path, read_all, run_missing
 from benchmarks.suite.workloads import names
 
 SEEDS = {"quick": 3, "full": 5}
@@ -31,18 +31,26 @@ def options() -> argparse.Namespace:
     parser.add_argument("--optimizer", default="", help="only those with this word in their name")
     parser.add_argument("--all", action="store_true", help="every peer, not the main ones alone")
     parser.add_argument("--minutes", type=float, help="start nothing after so many")
+    parser.add_argument("--again", action="store_true", help="also what has a file")
     parser.add_argument("--data", type=Path, help="folder of data sets, or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--out", type=Path, default=Path("benchmark-results/suite"))
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/report"))
+    chosen = parser.parse_args()
+    if chosen.data is not None and not chosen.data.exists():
+        parser.error(f"there is no {chosen.data}")
+    if chosen.suite == "full" and chosen.data is None and chosen.what == "run":
+        parser.error("the full suite needs --data FOLDER")
+    if chosen.what == "run" and not chosen_cells(chosen):
+        known = ", ".join([*names(chosen.data), *everyone()])
+        parser.error(f"no workload and optimizer have these words in their names: {known}")
+    return chosen
 
 
 def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
-    workloads = names(chosen.data if chosen.suite == "full" else None)
     optimizers = everyone() if chosen.all else MAIN
     return [
         Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data)
-        for workload in workloads
+        for workload in names(chosen.data)
         for optimizer in optimizers
         if chosen.workload.lower() in workload.lower()
         and chosen.optimizer.lower() in optimizer.lower()
@@ -51,11 +59,13 @@ def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
 
 def main() -> None:
     chosen = options()
-    cells, folder = chosen_cells(chosen), chosen.out / chosen.suite
+    folder = chosen.out / chosen.suite
     if chosen.what == "run":
+        cells = chosen_cells(chosen)
+        for cell in cells if chosen.again else ():
+            path(cell, folder).unlink(missing_ok=True)
         run_missing(cells, folder, chosen.jobs, chosen.minutes)
-    found = {cell: read(cell, folder) for cell in cells}
-    print(write_page({cell: each for cell, each in found.items() if each}, folder))
+    print(write_page(read_all(folder), folder))
 
 
 if __name__ == "__main__":

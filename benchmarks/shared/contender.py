@@ -34,6 +34,7 @@ class Contender:
       default_rate: its usual learning rate.
       structure: which statistics of the inputs it needs; None for none.
       evaluated: from its state and the parameters to those that are tested.
+      headline: the schedule that it is made for.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Contender:
     default_rate: float
     structure: insgd.Structure | None = None
     evaluated: Callable[[optax.OptState, optax.Params], optax.Params] = _as_trained
+    headline: str = "cosine"
 
     def optimizer(self, rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.make(rate))
@@ -68,10 +70,17 @@ def _muon(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 
 def _kernels(params: optax.Params) -> PyTree:
-    """Every kernel as a matrix. Muon's authors leave embeddings to Adam."""
+    """Every kernel as a matrix. Muon's authors leave embeddings to Adam; so are vectors here.
+
+    Flax's attention has kernels (inputs, heads, features), and (heads, features, outputs) behind.
+    """
 
     def numbers(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        embedding = "embedding" in jax.tree_util.keystr(path)
-        return None if embedding else muon_dimensions(leaf)
+        words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        if words[-1] != "kernel":
+            return None
+        if words[-2] in ("query", "key", "value"):
+            return optax.contrib.MuonDimensionNumbers((0,), tuple(range(1, leaf.ndim)))
+        return muon_dimensions(leaf)
 
     return jax.tree_util.tree_map_with_path(numbers, params)

@@ -10,22 +10,30 @@ from contextlib import contextmanager
 
 
 def in_processes(work: Sequence[Callable[[], str]], jobs: int) -> None:
-    """Calls everything, and prints what each call returns.
+    """Calls everything, and prints what each call returns or raises.
 
     The networks are small: a second thread makes them hardly faster, a second process does.
+
+    Raises:
+      RuntimeError: if some calls failed, after all others.
     """
+    failed = 0
     begin, spawn = time.perf_counter(), multiprocessing.get_context("spawn")
     pools = concurrent.futures.ProcessPoolExecutor(jobs, spawn, initializer=_end_with_parent)
     with _single_threaded(), pools as pool:
         futures = [pool.submit(each) for each in work]
         try:
             for number, future in enumerate(concurrent.futures.as_completed(futures), start=1):
+                error = future.exception()
+                failed += error is not None
+                said = future.result() if error is None else f"failed: {error!r}"
                 minutes = (time.perf_counter() - begin) / 60
-                line = f"{number}/{len(work)} after {minutes:.1f} min: {future.result()}"
-                print(line, flush=True)
+                print(f"{number}/{len(work)} after {minutes:.1f} min: {said}", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if failed:
+        raise RuntimeError(f"{failed} of {len(work)} failed; what they said is above.")
 
 
 def _end_with_parent() -> None:

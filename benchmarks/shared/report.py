@@ -37,7 +37,8 @@ def style(name: str) -> tuple[str, str]:
     if base is not None:
         variant = name not in (base, f"{base}W")
         return STYLES[base][0], ("--" if name.endswith("Full") else ":") if variant else "-"
-    return OTHERS[sum(map(ord, name)) % len(OTHERS)], "-."
+    number = sum(map(ord, name))
+    return OTHERS[number % len(OTHERS)], ("-.", ":", "--")[number // len(OTHERS) % 3]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

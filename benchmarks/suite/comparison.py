@@ -8,8 +8,9 @@ from jaxtyping import Float
 from scipy import stats
 
 from benchmarks.shared.contender import OURS
+from benchmarks.suite.contenders import everyone
 from benchmarks.suite.methods import PLAIN
-from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
+from benchmarks.suite.protocol import TUNED, USUAL, Result, Row, settled
 
 POINTS, SHARE = 1.0, 0.03  # differences of accuracy and of loss that do not count
 SLOWEST = 4.0  # times the fastest: a time beyond it counts as never
@@ -25,24 +26,19 @@ class Difference(NamedTuple):
     half: float
 
 
-def boards(found: Mapping[Cell, Result]) -> dict[str, Board]:
-    """By workload, in the order of the suite."""
-    by_workload: dict[str, dict[str, Result]] = {}
-    for cell, result in found.items():
-        by_workload.setdefault(cell.workload, {})[cell.optimizer] = result
-    return {workload: board for workload, board in by_workload.items()}
-
-
-def is_ours(optimizer: str) -> bool:
-    return optimizer.startswith(OURS)
+def ours(board: Board) -> list[str]:
+    """What the library recommends; `paper` and the like are neither ours nor peers."""
+    return [name for name in board if name.startswith(OURS)]
 
 
 def peers(board: Board) -> list[str]:
-    return [name for name in board if not is_ours(name)]
+    """The optimizers that look at no input."""
+    return [name for name in board if everyone()[name].structure is None]
 
 
-def row_of(result: Result, kind: str, schedule: str = "cosine", method: str = PLAIN) -> Row:
-    wanted = kind, schedule, method
+def row_of(result: Result, kind: str, schedule: str = "", method: str = PLAIN) -> Row:
+    """By default with the schedule that the optimizer is made for."""
+    wanted = kind, schedule or result.headline, method
     return next(row for row in result.rows if (row.kind, row.schedule, row.method) == wanted)
 
 
@@ -50,25 +46,29 @@ def is_text(row: Row) -> bool:
     return row.test_recalls.shape[-1] == 0
 
 
-def settled(scores: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """A run that is not finite is as bad as can be, and still has a mean."""
-    return np.where(np.isfinite(scores), scores, -1e3 if np.nanmax(scores, initial=-1) < 0 else 0.0)
+def tested(row: Row) -> Float[np.ndarray, "seeds"]:
+    """Test scores, settled."""
+    return settled(row.test_score, is_text(row))
 
 
-def final(row: Row) -> float:
-    """The mean test score."""
-    return float(settled(row.test_score).mean())
+def validated(row: Row) -> Float[np.ndarray, "points"]:
+    """Mean validation scores, settled."""
+    return settled(row.scores, is_text(row)).mean(axis=1)
+
+
+def best(board: Board, names: list[str]) -> str:
+    """Of some, the one with the best validation score at the tuned rate."""
+    return max(names, key=lambda name: float(validated(row_of(board[name], TUNED))[-1]))
 
 
 def best_peer(board: Board) -> str:
-    """The tuned peer with the best test score."""
-    return max(peers(board), key=lambda name: final(row_of(board[name], TUNED)))
+    return best(board, peers(board))
 
 
 def difference(one: Row, other: Row) -> Difference:
     """In points of balanced test accuracy, or in percent of the loss; above 0 ``one`` is better."""
-    gaps = settled(one.test_score) - settled(other.test_score)
-    unit = 100 / float(np.mean(other.test_loss)) if is_text(one) else 1.0
+    gaps = tested(one) - tested(other)
+    unit = 100 / abs(float(tested(other).mean())) if is_text(one) else 1.0
     seeds = len(gaps)
     if seeds < 2:
         return Difference(unit * float(gaps.mean()), float("nan"))
@@ -84,29 +84,32 @@ def within(one: Row, other: Row) -> bool:
 def target(board: Board) -> float:
     """The validation score that the best tuned peer ends with, less what does not count."""
     row = row_of(board[best_peer(board)], TUNED)
-    end = float(row.scores[-1].mean())
+    end = float(validated(row)[-1])
     return end * (1 + SHARE) if is_text(row) else end - POINTS
 
 
 def time_to(board: Board, name: str, kind: str) -> float:
     """Until the mean validation score reaches the target, in units of SGD's whole run."""
     result, row = board[name], row_of(board[name], kind)
-    reached = np.flatnonzero(settled(row.scores).mean(axis=1) >= target(board))
+    reached = np.flatnonzero(validated(row) >= target(board))
     if not len(reached):
         return float("inf")
     return (reached[0] + 1) / len(row.scores) * result.speed.step
 
 
 def profile(found: Mapping[str, Board], kind: str) -> dict[str, Float[np.ndarray, "workloads"]]:
-    """By optimizer, each workload's time over that of the fastest; infinite if too slow."""
-    names = set.intersection(*(set(board) for board in found.values()))
-    ratios: dict[str, list[float]] = {}
+    """By optimizer, each workload's time over that of the fastest.
+
+    Infinite if it is too slow, or was not run.
+    """
+    names = dict.fromkeys(name for board in found.values() for name in board)
+    ratios: dict[str, list[float]] = {name: [] for name in names}
     for board in found.values():
-        times = {name: time_to(board, name, kind) for name in board if name in names}
+        times = {name: time_to(board, name, kind) for name in board}
         fastest = min(times.values())
-        for name, time in times.items():
-            ratio = time / fastest if np.isfinite(fastest) else float("inf")
-            ratios.setdefault(name, []).append(ratio if ratio <= SLOWEST else float("inf"))
+        for name, values in ratios.items():
+            ratio = times.get(name, np.inf) / fastest if np.isfinite(fastest) else np.inf
+            values.append(ratio if ratio <= SLOWEST else np.inf)
     return {name: np.array(values) for name, values in ratios.items()}
 
 

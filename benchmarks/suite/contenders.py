@@ -3,13 +3,15 @@
 import functools
 from typing import Any
 
+import jax
 import optax
+from jaxtyping import PyTree
 
 import insgd_optax as insgd
 from benchmarks.shared.contender import OURS, Contender, contenders
 from insgd_optax import presets
 
-# Three decades for everyone, in five equal parts: the usual rate is the middle one.
+# For everyone the usual rate in the middle, and a factor of about four between two trials.
 TRIALS, PART = 5, 10**0.6
 MAIN = ("SGD", "AdamW", "Muon", OURS, "INSGD LowRank", "INSGD Full")
 BASELINE = "SGD"  # whose step is the unit of time
@@ -45,10 +47,10 @@ def everyone() -> dict[str, Contender]:
         Contender("AdamW", optax.adamw, adam),
         known["Muon"],
         Contender("NovoGrad", optax.novograd, 0.01),
-        Contender("LARS", optax.lars, 0.1),
+        Contender("LARS", _lars, 2.0),
         Contender(
             "schedule-free AdamW", _schedule_free, adam,
-            evaluated=optax.contrib.schedule_free_eval_params,
+            evaluated=optax.contrib.schedule_free_eval_params, headline="constant",
         ),
         Contender("paper", presets.paper, 0.1, insgd.Scalar()),
         Contender("released", presets.released, 0.1, insgd.Released()),
@@ -62,5 +64,14 @@ def everyone() -> dict[str, Contender]:
 
 
 def _schedule_free(rate: Any) -> optax.GradientTransformation:
-    """It takes the place of a schedule; under a cosine it has both."""
+    """It takes the place of a schedule; its row with a cosine has both."""
     return optax.contrib.schedule_free_adamw(rate)
+
+
+def _lars(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Vectors keep their own steps and do not decay, as its authors have it."""
+
+    def matrices(params: optax.Params) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    return optax.lars(rate, weight_decay_mask=matrices, trust_ratio_mask=matrices)

@@ -7,30 +7,29 @@ import numpy as np
 
 from benchmarks.shared.contender import OURS
 from benchmarks.shared.report import markdown_table
+from benchmarks.shared.schedules import SCHEDULES
 from benchmarks.suite.comparison import (
     KINDS,
     Board,
     area,
     best_peer,
-    boards,
     difference,
     is_text,
+    peers,
     profile,
     row_of,
-    settled,
+    tested,
     time_to,
 )
 from benchmarks.suite.figure import draw
 from benchmarks.suite.goals import goals
 from benchmarks.suite.methods import METHODS, PLAIN
-from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
+from benchmarks.suite.protocol import TUNED, USUAL, Row
 
 
-def write_page(found: Mapping[Cell, Result], folder: Path) -> str:
+def write_page(found: Mapping[str, Board], folder: Path) -> str:
     """Writes ``report.md`` and its figure. Returns the page."""
-    by_workload = {
-        name: board for name, board in boards(found).items() if OURS in board and len(board) > 1
-    }
+    by_workload = {name: board for name, board in found.items() if OURS in board and peers(board)}
     if not by_workload:
         return "No workload has been run with ours and a peer yet."
     sections = [goals(by_workload), _profiles(by_workload)]
@@ -63,17 +62,14 @@ def _shown(ratios: np.ndarray) -> tuple[str, str]:
 
 def _section(workload: str, board: Board) -> str:
     rival = row_of(board[best_peer(board)], TUNED)
-    what = "test loss" if is_text(rival) else "balanced test accuracy"
+    what = "Test loss." if is_text(rival) else "Balanced test accuracy in percent."
     header = [
-        "optimizer", "rate", f"{what}, tuned", "constant", "usual rate", "constant",
+        "optimizer", "rate", *(f"{kind} rate, {at}" for kind in KINDS for at in SCHEDULES),
         "usual − best tuned peer", "step / SGD's", "time to target", "state",
     ]  # fmt: skip
     rows = [_line(name, board, rival) for name in board]
-    parts = [
-        f"## {workload}",
-        f"Best tuned peer: {best_peer(board)}.",
-        markdown_table(header, rows),
-    ]
+    caption = f"{what} Best tuned peer, by validation: {best_peer(board)}."
+    parts = [f"## {workload}", caption, markdown_table(header, rows)]
     if any(row.method != PLAIN for row in board[OURS].rows):
         parts.append(_methods(board))
     return "\n\n".join(parts)
@@ -84,7 +80,7 @@ def _line(name: str, board: Board, rival: Row) -> list[str]:
     rates = list(result.tried)
     rate = row_of(result, TUNED).rate
     edge = "*" if rate in (min(rates), max(rates)) else ""
-    rows = [row_of(result, kind, at) for kind in KINDS for at in ("cosine", "constant")]
+    rows = [row_of(result, kind, at) for kind in KINDS for at in SCHEDULES]
     gap = difference(row_of(result, USUAL), rival)
     time = time_to(board, name, TUNED)
     return [
@@ -95,7 +91,7 @@ def _line(name: str, board: Board, rival: Row) -> list[str]:
 
 
 def _score(row: Row) -> str:
-    scores, digits = settled(row.test_score), 3 if is_text(row) else 1
+    scores, digits = tested(row), 3 if is_text(row) else 1
     spread = scores.std(ddof=min(1, len(scores) - 1))
     return f"{abs(scores.mean()):.{digits}f} ± {spread:.{digits}f}"
 

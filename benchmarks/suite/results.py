@@ -5,12 +5,14 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from benchmarks.shared.processes import in_processes
 from benchmarks.shared.report import listed, write_json
+from benchmarks.suite.contenders import everyone
 from benchmarks.suite.protocol import Cell, Result, Row, run
 from benchmarks.suite.speed import Speed
 
@@ -18,12 +20,20 @@ DIGITS = 6  # that are kept of a number
 
 
 def run_missing(cells: Iterable[Cell], folder: Path, jobs: int, minutes: float | None) -> None:
-    """Runs the cells without a file with their settings; starts none after so many minutes."""
+    """Runs the cells without a file with their settings; starts none after so many minutes.
+
+    Raises:
+      RuntimeError: if some failed, after all others.
+    """
     end = None if minutes is None else time.time() + 60 * minutes
-    missing = [
-        cell for cell in cells if not path(cell, folder).exists() or read(cell, folder) is None
-    ]
+    missing = [cell for cell in cells if not is_done(cell, folder)]
     in_processes([functools.partial(_run, cell, folder, end) for cell in missing], jobs)
+
+
+def is_done(cell: Cell, folder: Path) -> bool:
+    """Whether there is a file with the cell's settings."""
+    file = path(cell, folder)
+    return file.exists() and json.loads(file.read_text())["settings"] == cell.settings()
 
 
 def _run(cell: Cell, folder: Path, end: float | None) -> str:
@@ -41,25 +51,31 @@ def path(cell: Cell, folder: Path) -> Path:
 
 def write(cell: Cell, result: Result, folder: Path) -> None:
     rows = [{name: _rounded(value) for name, value in row._asdict().items()} for row in result.rows]
-    tried = [[rate, listed(score)] for rate, score in result.tried.items()]
+    tried = list(result.tried.items())
     content = {"tried": tried, "rows": rows, "speed": result.speed._asdict()}
     write_json(path(cell, folder), {"settings": cell.settings(), **content})
 
 
-def read(cell: Cell, folder: Path) -> Result | None:
-    """None without a file, or where its settings are others."""
-    if not path(cell, folder).exists():
-        return None
-    content = json.loads(path(cell, folder).read_text())
-    if content["settings"] != cell.settings():
-        return None
+def read_all(folder: Path) -> dict[str, dict[str, Result]]:
+    """What there is, by workload and optimizer, in the order of these."""
+    order = list(everyone())
+    found: dict[str, dict[str, Result]] = {}
+    contents = [json.loads(file.read_text()) for file in sorted((folder / "cells").glob("*.json"))]
+    contents.sort(key=lambda content: order.index(content["settings"]["optimizer"]))
+    for content in contents:
+        settings = content["settings"]
+        found.setdefault(settings["workload"], {})[settings["optimizer"]] = _result(content)
+    return dict(sorted(found.items()))
+
+
+def _result(content: dict[str, Any]) -> Result:
     arrays = ("losses", "scores", "test_loss", "test_recalls")
     rows = [
         Row(**row | {name: np.asarray(row[name], dtype=float) for name in arrays})
         for row in content["rows"]
     ]
-    tried = {rate: np.nan if score is None else score for rate, score in content["tried"]}
-    return Result(tried, rows, Speed(**content["speed"]))
+    tried = dict(content["tried"])
+    return Result(content["settings"]["schedule"], tried, rows, Speed(**content["speed"]))
 
 
 def _rounded(value: object) -> object:

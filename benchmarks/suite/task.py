@@ -1,12 +1,15 @@
 """What an optimizer is tried on: a network, its data, and how long it trains."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
+
+IMBALANCED = 3  # the largest class over the smallest, from which methods for it are tried
 
 
 class Examples(NamedTuple):
@@ -67,7 +70,7 @@ class Task:
 
     @property
     def is_imbalanced(self) -> bool:
-        return self.classes is not None and self.counts.max() > 1.5 * self.counts.min()
+        return self.classes is not None and self.counts.max() > IMBALANCED * self.counts.min()
 
     def log_frequency(self) -> Float[np.ndarray, "classes"] | Float[np.ndarray, ""]:
         """Of every class in the training data; 0 where the labels are no classes."""
@@ -90,3 +93,11 @@ def shuffled(
     """Epochs, each in an order of its own, until there are enough."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])[:needed]
+
+
+def checksum(task: Task) -> int:
+    """Of all data."""
+    found = 0
+    for array in (array for part in task.data for array in part):
+        found = zlib.crc32(np.asarray(array).tobytes(), found)
+    return found

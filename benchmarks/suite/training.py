@@ -61,6 +61,8 @@ class Trainer:
     """A task and an optimizer, compiled at first use."""
 
     def __init__(self, task: Task, contender: Contender) -> None:
+        if task.steps % POINTS:
+            raise ValueError(f"The {task.steps} steps of a task must be a multiple of {POINTS}.")
         self.task, self.contender = task, contender
         self.loss_fn, self.log_frequency = _loss(task), task.log_frequency()
         self.train = jax.device_put(task.data.train)
@@ -70,7 +72,7 @@ class Trainer:
             return jax.vmap(function, axes) if task.together else function
 
         self._start = jax.jit(every(self.started, 0))
-        self._advance = jax.jit(every(self._advanced, 0, 0, None, 0, None), donate_argnums=0)
+        self._advance = jax.jit(every(self.advanced, 0, 0, None, 0, None), donate_argnums=0)
         self._evaluate = jax.jit(every(self._evaluated, 0, None))
 
     def trained(self, runs: Sequence[Run], test: bool) -> Trained:
@@ -121,9 +123,9 @@ class Trainer:
     def _rate(self, run: Run) -> optax.Schedule:
         return lambda count: run.peak * jnp.stack([at(count) for at in self.shapes])[run.schedule]
 
-    def _advanced(
-        self, carry: Carry, run: Run, train: Examples, rows: Array, first: Array
-    ) -> Carry:
+    def advanced(self, carry: Carry, run: Run, train: Examples, rows: Array, first: Array) -> Carry:
+        """As many steps of one run as there are rows."""
+
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
             return self.step(carry, run, train, *now), None
 

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from benchmarks.suite.comparison import SLOWEST, area, difference, profile, time_to, within
+from benchmarks.suite.comparison import (
+    SLOWEST,
+    area,
+    best_peer,
+    difference,
+    ours,
+    peers,
+    profile,
+    time_to,
+    within,
+)
 from benchmarks.suite.methods import METHODS, class_weights
 from benchmarks.suite.protocol import TUNED, Result, Row
 from benchmarks.suite.speed import Speed
@@ -19,7 +29,7 @@ def _row(scores: list[float], kind: str = TUNED, losses: list[float] | None = No
 
 
 def _result(*rows: Row, step: float = 1.0) -> Result:
-    return Result({0.1: 1.0}, list(rows), Speed(1e-3, step, 1.0))
+    return Result("cosine", {0.1: 1.0}, list(rows), Speed(1e-3, step, 1.0))
 
 
 def test_a_difference_is_in_points_of_accuracy_and_in_percent_of_a_loss():
@@ -50,13 +60,31 @@ def test_who_never_reaches_the_target_or_takes_four_times_as_long_has_no_time_in
     board = {
         "SGD": _result(_row([80, 90])),  # at the target after its whole run
         "Muon": _result(_row([90, 90]), step=1.0),  # after half of it
-        "Adam": _result(_row([50, 60])),
+        "AdamW": _result(_row([50, np.nan])),
         "INSGD": _result(_row([90, 90]), step=SLOWEST + 0.1),
     }
     found = profile({"one": board}, TUNED)
     assert {name: float(ratios[0]) for name, ratios in found.items()} == {
-        "SGD": 2.0, "Muon": 1.0, "Adam": np.inf, "INSGD": np.inf,
+        "SGD": 2.0, "Muon": 1.0, "AdamW": np.inf, "INSGD": np.inf,
     }  # fmt: skip
+
+
+def test_an_optimizer_that_was_not_run_on_a_workload_never_reaches_its_target():
+    both = {"SGD": _result(_row([80, 90])), "INSGD": _result(_row([80, 90]))}
+    found = profile({"one": both, "other": {"SGD": _result(_row([80, 90]))}}, TUNED)
+    np.testing.assert_array_equal(found["INSGD"], [1, np.inf])
+
+
+def test_a_peer_that_is_not_finite_is_no_best_peer_and_counts_as_zero_percent():
+    board = {"SGD": _result(_row([np.nan, np.nan])), "Muon": _result(_row([40, 50]))}
+    assert best_peer(board) == "Muon"
+    assert difference(_row([50]), _row([np.nan])).mean == 50
+
+
+def test_what_the_sources_do_is_neither_ours_nor_a_peer():
+    board = {name: _result(_row([80])) for name in ("SGD", "paper", "INSGD", "INSGD Full")}
+    assert peers(board) == ["SGD"]
+    assert ours(board) == ["INSGD", "INSGD Full"]
 
 
 def test_the_area_of_a_profile_is_one_for_who_is_always_fastest_and_zero_for_never():

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks.__main__ import main
 from benchmarks.suite.contenders import MAIN, everyone, trials
 from benchmarks.suite.methods import METHODS
-from benchmarks.suite.protocol import TUNED, Cell, Result, Row
-from benchmarks.suite.results import read, write
+from benchmarks.suite.page import write_page
+from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
+from benchmarks.suite.results import is_done, read_all, write
 from benchmarks.suite.speed import Speed
 from benchmarks.suite.training import POINTS, Trainer, run_of
-from benchmarks.suite.workloads import QUICK, task
+from benchmarks.suite.workloads import QUICK, names, task
 
 pytestmark = pytest.mark.framework
 
@@ -98,14 +101,62 @@ def test_tuning_does_not_read_the_test_data():
     assert np.isnan(found.test.recalls).all()
 
 
-def test_a_result_comes_back_from_its_file_and_not_for_other_settings(tmp_path):
+def test_a_result_comes_back_from_its_file_and_is_run_again_for_other_settings(tmp_path):
     cell = Cell("digits", "INSGD", 2)
     curve = np.array([[1.5, np.nan], [0.25, 1e-9]])
     row = Row(0.02, TUNED, "cosine", "none", curve, curve, curve[1], np.ones((2, 10)))
-    write(cell, Result({0.02: 97.5, 0.3: np.nan}, [row], Speed(1e-3, 1.1, 1.0)), tmp_path)
-    found = read(cell, tmp_path)
-    assert found is not None
+    result = Result("cosine", {0.02: 97.5, 0.3: 0.0}, [row], Speed(1e-3, 1.1, 1.0))
+    assert not is_done(cell, tmp_path)
+    write(cell, result, tmp_path)
+    found = read_all(tmp_path)["digits"]["INSGD"]
     np.testing.assert_allclose(found.rows[0].losses, curve)
-    assert found.tried[0.02] == 97.5
-    assert np.isnan(found.tried[0.3])
-    assert read(dataclasses.replace(cell, seeds=3), tmp_path) is None
+    assert found.tried == result.tried
+    assert is_done(cell, tmp_path)
+    assert not is_done(dataclasses.replace(cell, seeds=3), tmp_path)
+
+
+def test_a_page_is_made_of_what_is_there_also_where_peers_differ(tmp_path):
+    curve = np.linspace(50, 90, 10)[:, None] * np.ones((1, 2))
+
+    def result(factor: float) -> Result:
+        rows = [
+            Row(0.1, kind, schedule, "none", curve, factor * curve, curve[-1],
+                factor * 90 * np.ones((2, 10)))
+            for kind in (TUNED, USUAL) for schedule in ("cosine", "constant")
+        ]  # fmt: skip
+        return Result("cosine", {0.1: 90.0}, rows, Speed(1e-3, 1.0, 1.0))
+
+    found = {"a": {"SGD": result(1.0), "INSGD": result(1.05)}, "b": {"Muon": result(1.0)}}
+    found |= {"c": {"Muon": result(1.0), "INSGD": result(0.9)}, "d": {"INSGD": result(1.0)}}
+    page = write_page(found, tmp_path)
+    assert "1 of 2 workloads (50%); goal 80 %: **not met**" in page
+    assert "## a" in page and "## b" not in page and "## d" not in page
+    assert (tmp_path / "report.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "--workload", "nothing"], "no workload and optimizer"),
+        (["run", "--data", "/nothing"], "there is no /nothing"),
+        (["run", "--suite", "full"], "needs --data"),
+    ],
+)
+def test_a_command_that_would_do_nothing_says_so(arguments, expected, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert expected in capsys.readouterr().err
+
+
+def test_a_folder_of_class_folders_is_a_workload_whatever_else_lies_in_it(tmp_path):
+    for name in ("ill", "well"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".DS_Store").write_bytes(b"")
+        for number in range(10):
+            pixels = np.full((40, 40, 3), 20 * number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    (name,) = set(names(tmp_path)) - set(QUICK)
+    chosen = task(name, tmp_path)
+    assert chosen.classes == ("ill", "well")
+    assert chosen.data.train.inputs.shape == (12, 32, 32, 3)

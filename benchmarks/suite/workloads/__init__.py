@@ -20,12 +20,12 @@ WITH_DATA: dict[str, tuple[str, Callable[[Path], Task]]] = {**cifar.WORKLOADS, *
 def names(data: Path | None) -> list[str]:
     """The quick ones, those that the folder has data sets for, and the folder's own images.
 
-    A folder of class folders (``CLASS/IMAGE``) is a workload by its own name.
+    A folder of class folders (``CLASS/IMAGE``) is a workload of its own.
     """
     if data is None:
         return list(QUICK)
     found = [name for name, (file, _) in WITH_DATA.items() if (data / file).exists()]
-    return [*QUICK, *found] if found else [*QUICK, data.resolve().name]
+    return [*QUICK, *found] if found else [*QUICK, f"images of {data.resolve().name}"]
 
 
 @functools.cache
@@ -35,6 +35,6 @@ def task(name: str, data: Path | None) -> Task:
     if data is None:
         raise ValueError(f"The workload '{name}' needs a folder of data sets: --data FOLDER")
     if name not in WITH_DATA:
-        return xrays.class_folders(data)
+        return xrays.class_folders(data, mode="RGB")
     file, build = WITH_DATA[name]
     return build(data / file)

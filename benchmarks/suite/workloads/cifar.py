@@ -34,9 +34,9 @@ def shifted(key: Array, batch: Examples, number: Array) -> Examples:
 
 
 def cifar(path: Path, model: nn.Module, imbalance: float) -> Task:
-    """At imbalance 1 each class has 400 training images, and 100 to validate on."""
-    settings = {"most": 400, "held": 100} if imbalance == 1 else {}
-    splits = load(path, imbalance, SIZE, **settings)
+    """At imbalance 1 each class has 400 training images, at 10 from 4500 down to 450."""
+    most, held = {1.0: (400, 100), 10.0: (4500, 50)}.get(imbalance, (5000, 300))
+    splits = load(path, imbalance, SIZE, most, held)
     examples = Splits(*(Examples(*split) for split in splits))
     return Task(model, examples, CLASSES, BATCH, STEPS, shifted, together=False)
 
@@ -62,7 +62,7 @@ def _with(model: nn.Module, imbalance: float) -> Callable[[Path], Task]:
 
 
 WORKLOADS = {
-    "CIFAR-10": (FILE, _with(NormalizedConvNet(10), 1.0)),
+    "CIFAR-10, 400 of each": (FILE, _with(NormalizedConvNet(10), 1.0)),
     "CIFAR-10, imbalance 10": (FILE, _with(NormalizedConvNet(10), 10.0)),
     "CIFAR-10, imbalance 100": (FILE, _with(NormalizedConvNet(10), 100.0)),
     "CIFAR-10, imbalance 100, without BatchNorm": (FILE, _with(PlainConvNet(10), 100.0)),
