@@ -30,7 +30,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--workload", default="", help="only those with this word in their name")
     parser.add_argument("--optimizer", default="", help="only those with this word in their name")
     parser.add_argument("--all", action="store_true", help="every peer, not the main ones alone")
-    parser.add_argument("--minutes", type=float, help="start nothing after so many")
+    parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
     parser.add_argument("--again", action="store_true", help="also what has a file")
     parser.add_argument("--data", type=Path, help="folder of data sets, or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")

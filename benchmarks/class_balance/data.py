@@ -9,7 +9,7 @@ from jaxtyping import Int
 from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.long_tail.data import Split, load
-from benchmarks.shared.images import decoded, files_of
+from benchmarks.shared.images import decoded, image_files
 
 CIFAR_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 XRAY_SIZE, FOLDS = 32, 5
@@ -87,7 +87,7 @@ def _covid(name: str, path: pathlib.Path) -> Task:
 
     A fifth alone holds 25 images of the rare class.
     """
-    files = {name: raw for name, raw in files_of(path).items() if name.count("/") == 1}
+    files = image_files(path, depth=1)
     images = decoded(list(files.values()), XRAY_SIZE, "L")
     names = [file.split("/")[0] for file in files]
     classes = sorted(set(names))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from benchmarks.shared.images import decoded, files_of
+from benchmarks.shared.images import decoded, image_files
 
 NUM_CLASSES = 10
 
@@ -39,7 +39,7 @@ def load(
     Class c keeps its first ``most * imbalance**(-c/9)`` images. Validation is made of the last
     ``held`` images of each, which are taken away where too few are left out.
     """
-    files = files_of(path)
+    files = image_files(path, depth=2)
     train, validation, test = [], [], []
     for label, name in enumerate(sorted({part.split("/")[1] for part in files})):
         every = _named(files, f"train/{name}/")

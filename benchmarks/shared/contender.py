@@ -76,10 +76,10 @@ def _kernels(params: optax.Params) -> PyTree:
     """
 
     def numbers(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        if words[-1] != "kernel":
+        *layers, name = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        if name != "kernel":
             return None
-        if words[-2] in ("query", "key", "value"):
+        if layers[-1:] in (["query"], ["key"], ["value"]):
             return optax.contrib.MuonDimensionNumbers((0,), tuple(range(1, leaf.ndim)))
         return muon_dimensions(leaf)
 

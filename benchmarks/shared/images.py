@@ -2,8 +2,8 @@
 
 import io
 import zipfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,21 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
-def files_of(path: Path) -> dict[str, bytes]:
-    """The files of a folder or a zip, by their path inside it, in order."""
+
+def image_files(path: Path, depth: int) -> dict[str, bytes]:
+    """The images that lie so many folders deep in a folder or a zip, by their path, in order."""
+
+    def chosen(names: Iterable[str]) -> list[str]:
+        at_depth = (name for name in names if name.count("/") == depth)
+        return sorted(name for name in at_depth if PurePosixPath(name).suffix.lower() in SUFFIXES)
+
     if path.is_dir():
-        found = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
-        return {name: found[name].read_bytes() for name in sorted(found)}
+        every = (file.relative_to(path).as_posix() for file in path.rglob("*"))
+        return {name: (path / name).read_bytes() for name in chosen(every)}
     with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-        return {name: archive.read(name) for name in names}
+        return {name: archive.read(name) for name in chosen(archive.namelist())}
 
 
 def decoded(raw: Sequence[bytes], size: int, mode: str) -> Float[np.ndarray, "images size size C"]:

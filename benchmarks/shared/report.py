@@ -25,8 +25,6 @@ STYLES = {
     "Muon": ("#CC79A7", "D"),
     "INSGD": ("#0072B2", "o"),
 }
-
-
 # For the optimizers beyond the four: the rest of the palette, and then other lines.
 OTHERS = ("#56B4E9", "#D55E00", "#000000", "#999999")
 

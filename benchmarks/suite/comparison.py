@@ -14,6 +14,7 @@ from benchmarks.suite.protocol import TUNED, USUAL, Result, Row, settled
 
 POINTS, SHARE = 1.0, 0.03  # differences of accuracy and of loss that do not count
 SLOWEST = 4.0  # times the fastest: a time beyond it counts as never
+KINDS = (TUNED, USUAL)
 
 # The results of one workload, by optimizer.
 Board = Mapping[str, Result]
@@ -116,6 +117,3 @@ def profile(found: Mapping[str, Board], kind: str) -> dict[str, Float[np.ndarray
 def area(ratios: Float[np.ndarray, "workloads"]) -> float:
     """Of the profile between 1 and `SLOWEST`, as a share of the largest possible one."""
     return float(np.mean(np.clip((SLOWEST - ratios) / (SLOWEST - 1), 0, 1)))
-
-
-KINDS = (TUNED, USUAL)

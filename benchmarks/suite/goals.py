@@ -1,4 +1,4 @@
-"""What the default and the best of ours are to reach, each with its number."""
+"""The goals of the suite: for each the number that was reached, and whether that is enough."""
 
 from collections.abc import Mapping
 
@@ -48,8 +48,8 @@ def _profile(found: Mapping[str, Board]) -> str:
     rivals = dict.fromkeys(name for board in found.values() for name in peers(board))
     rival = max(rivals, key=areas.__getitem__)
     return (
-        f"Area of the profile at usual rates: {areas[OURS]:.2f}, best peer {rival} "
-        f"{areas[rival]:.2f}; goal more than every peer: {_met(areas[OURS] > areas[rival])}."
+        f"Area of the profile at usual rates: {areas[OURS]:.3f}, best peer {rival} "
+        f"{areas[rival]:.3f}; goal more than every peer: {_met(areas[OURS] > areas[rival])}."
     )
 
 

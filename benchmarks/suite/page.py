@@ -53,7 +53,8 @@ def _profiles(found: Mapping[str, Board]) -> str:
         for name in sorted(tuned, key=lambda name: -area(usual[name]))
     ]
     header = ["optimizer", "area, tuned", "reached", "area, usual rate", "reached"]
-    return f"{caption}\n\n{markdown_table(header, rows)}"
+    figure = "![The share of workloads by the time over that of the fastest](report.png)"
+    return f"{caption}\n\n{figure}\n\n{markdown_table(header, rows)}"
 
 
 def _shown(ratios: np.ndarray) -> tuple[str, str]:

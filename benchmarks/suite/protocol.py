@@ -11,7 +11,6 @@ from benchmarks.shared.schedules import SCHEDULES
 from benchmarks.suite.contenders import BASELINE, everyone, trials
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.speed import Speed, speed
-from benchmarks.suite.task import checksum
 from benchmarks.suite.training import POINTS, Scores, Trained, Trainer, run_of
 from benchmarks.suite.workloads import task
 
@@ -51,7 +50,7 @@ class Cell:
             "tuning": list(TUNING_SEEDS),
             "methods": {name: list(method) for name, method in METHODS.items()},
             "model": repr(chosen.model),
-            "data": checksum(chosen),
+            "data": chosen.checksum,
             "points": POINTS,
             "batch": chosen.batch,
             "steps": chosen.steps,
@@ -98,7 +97,7 @@ class Result(NamedTuple):
 
 
 def score(scores: Scores) -> Float[np.ndarray, "..."]:
-    """What is better if it is larger; a run that is not finite has none."""
+    """What runs are compared by; larger is better, and NaN stands for a run that is not finite."""
     if scores.recalls.shape[-1] == 0:
         return -np.asarray(scores.loss)
     return np.where(np.isfinite(scores.loss), np.nanmean(scores.recalls, axis=-1), np.nan)

@@ -20,7 +20,7 @@ DIGITS = 6  # that are kept of a number
 
 
 def run_missing(cells: Iterable[Cell], folder: Path, jobs: int, minutes: float | None) -> None:
-    """Runs the cells without a file with their settings; starts none after so many minutes.
+    """Runs each cell that has no file with its settings. Starts no more after ``minutes``.
 
     Raises:
       RuntimeError: if some failed, after all others.

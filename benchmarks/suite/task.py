@@ -1,6 +1,7 @@
-"""What an optimizer is tried on: a network, its data, and how long it trains."""
+"""Tasks: a network, its data, and how long it trains."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,8 +30,7 @@ class Splits(NamedTuple):
 
 # From a key, examples and the number of the step to the examples that are trained on.
 Change = Callable[[Array, Examples, Array], Examples]
-
-
+# From a seed to the examples that each step takes.
 Order = Callable[[int], Int[np.ndarray, "steps batch"]]
 
 
@@ -49,7 +49,7 @@ class Task:
       classes: their names; None where the score is the loss, as for texts.
       batch, steps: of a run.
       change: what is done to a batch before it is trained on, as an augmentation does.
-      order: from a seed to the examples that each step takes; shuffled epochs by default.
+      order: shuffled epochs by default.
       together: whether several runs are one vectorized loop. On a CPU, convolutions with a kernel
         for each run take up to twenty times as long as one after the other.
     """
@@ -72,8 +72,16 @@ class Task:
     def is_imbalanced(self) -> bool:
         return self.classes is not None and self.counts.max() > IMBALANCED * self.counts.min()
 
+    @functools.cached_property
+    def checksum(self) -> int:
+        """Of all its data."""
+        found = 0
+        for array in (array for part in self.data for array in part):
+            found = zlib.crc32(np.asarray(array).tobytes(), found)
+        return found
+
     def log_frequency(self) -> Float[np.ndarray, "classes"] | Float[np.ndarray, ""]:
-        """Of every class in the training data; 0 where the labels are no classes."""
+        """The log of each class's share of the training data; 0 for texts."""
         if self.classes is None:
             return np.zeros((), np.float32)
         return np.log(self.counts / self.counts.sum()).astype(np.float32)
@@ -90,14 +98,6 @@ class Task:
 def shuffled(
     rows: Int[np.ndarray, "examples"], needed: int, seed: int
 ) -> Int[np.ndarray, "needed"]:
-    """Epochs, each in an order of its own, until there are enough."""
+    """The rows of as many epochs as it takes, each shuffled anew."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])[:needed]
-
-
-def checksum(task: Task) -> int:
-    """Of all data."""
-    found = 0
-    for array in (array for part in task.data for array in part):
-        found = zlib.crc32(np.asarray(array).tobytes(), found)
-    return found

@@ -1,9 +1,7 @@
 """All runs of a cell are one program, and each is as it would be alone."""
 
 import dataclasses
-from collections.abc import Iterator
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,15 +9,7 @@ from benchmarks.robustness import cell as cells
 from benchmarks.robustness.cell import Cell, trained
 from benchmarks.robustness.workloads import workload
 
-pytestmark = pytest.mark.framework
-
-
-@pytest.fixture(autouse=True)
-def as_users_run_it() -> Iterator[None]:
-    """In 32 bits."""
-    with jax.enable_x64(False):
-        yield
-    workload.cache_clear()
+pytestmark = [pytest.mark.framework, pytest.mark.usefixtures("as_users_run_it")]
 
 
 def test_runs_together_have_the_scores_that_they_have_one_by_one(monkeypatch: pytest.MonkeyPatch):

@@ -1,9 +1,7 @@
 """The suite's protocol: equal trials, paired runs, and a test split that is read once."""
 
 import dataclasses
-from collections.abc import Iterator
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,15 +16,7 @@ from benchmarks.suite.speed import Speed
 from benchmarks.suite.training import POINTS, Trainer, run_of
 from benchmarks.suite.workloads import QUICK, names, task
 
-pytestmark = pytest.mark.framework
-
-
-@pytest.fixture(autouse=True)
-def as_users_run_it() -> Iterator[None]:
-    """In 32 bits."""
-    with jax.enable_x64(False):
-        yield
-    task.cache_clear()
+pytestmark = [pytest.mark.framework, pytest.mark.usefixtures("as_users_run_it")]
 
 
 @pytest.mark.parametrize("name", everyone())

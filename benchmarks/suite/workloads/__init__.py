@@ -20,7 +20,7 @@ WITH_DATA: dict[str, tuple[str, Callable[[Path], Task]]] = {**cifar.WORKLOADS, *
 def names(data: Path | None) -> list[str]:
     """The quick ones, those that the folder has data sets for, and the folder's own images.
 
-    A folder of class folders (``CLASS/IMAGE``) is a workload of its own.
+    A folder that has images in class folders (``CLASS/IMAGE``) is a workload in itself.
     """
     if data is None:
         return list(QUICK)

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.shared.image_networks import NormalizedConvNet
-from benchmarks.shared.images import decoded, files_of
+from benchmarks.shared.images import decoded, image_files
 from benchmarks.suite.task import Examples, Splits, Task
 from benchmarks.suite.workloads.splits import split
 
 PNEUMONIA, COVID = "pneumoniamnist.npz", "covid_xray_64.zip"
 SIZE = 32  # of images from class folders
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def pneumonia(path: Path) -> Task:
@@ -35,11 +34,7 @@ def class_folders(path: Path, mode: str = "L", batch: int = 32, steps: int = 500
 
     Images are not shifted or flipped: hearts are on the left.
     """
-    files = {
-        name: raw
-        for name, raw in files_of(path).items()
-        if name.count("/") == 1 and Path(name).suffix.lower() in SUFFIXES
-    }
+    files = image_files(path, depth=1)
     if not files:
         raise ValueError(f"{path} holds no images in class folders: CLASS/IMAGE.")
     names = [file.split("/")[0] for file in files]
