@@ -1,8 +1,10 @@
 """The suite's protocol: equal trials, paired runs, and a test split that is read once."""
 
 import dataclasses
+import inspect
 
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -57,8 +59,14 @@ def _short(name: str) -> Trainer:
     return Trainer(chosen, everyone()["INSGD"])
 
 
+# The suite gives the vectors beside Muon their own rate, which Optax 0.2.6 cannot.
+HAS_MUON = "adam_learning_rate" in inspect.signature(optax.contrib.muon).parameters
+
+
 @pytest.mark.parametrize("name", everyone())
 def test_every_optimizer_lowers_the_loss_at_its_usual_rate(name):
+    if "Muon" in name and not HAS_MUON:
+        pytest.skip("this Optax's Muon has no adam_learning_rate")
     chosen = dataclasses.replace(task("digits", None), steps=20 * POINTS)
     contender = everyone()[name]
     found = Trainer(chosen, contender).trained(
