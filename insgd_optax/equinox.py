@@ -10,6 +10,7 @@ import jax
 from insgd_optax.capture import gradients
 from insgd_optax.capture.gradients import InputStats
 from insgd_optax.capture.per_example import PerExample
+from insgd_optax.sharding import AxisName
 from insgd_optax.structures import MeanVariances, Structure
 
 
@@ -21,6 +22,7 @@ def value_and_grad(
     structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     per_example: PerExample | bool = False,
     strict: bool = True,
+    axis_name: AxisName | None = None,
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     """Like ``eqx.filter_value_and_grad``, and also returns the statistics of every layer's input.
 
@@ -49,7 +51,7 @@ def value_and_grad(
       has_aux: whether the loss returns something besides its value, such as an ``eqx.nn.State``.
       batch_argnums: which arguments hold data. By default all but the first, and in them all but
         PRNG keys and every ``eqx.nn.State``.
-      structure, per_example, strict: see `insgd_optax.value_and_grad`.
+      structure, per_example, strict, axis_name: see `insgd_optax.value_and_grad`.
 
     Returns:
       A function of the loss's arguments to ``(value, grads, input_stats)``. ``grads`` is a module
@@ -60,6 +62,7 @@ def value_and_grad(
       ValueError, TypeError: as `insgd_optax.value_and_grad`.
     """
     options = {"structure": structure, "per_example": per_example, "strict": strict}
+    options["axis_name"] = axis_name
 
     def with_statistics(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         params, held = eqx.partition(model, eqx.is_inexact_array)

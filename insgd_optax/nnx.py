@@ -12,6 +12,7 @@ from insgd_optax.capture import gradients
 from insgd_optax.capture.arguments import positions
 from insgd_optax.capture.gradients import InputStats
 from insgd_optax.capture.per_example import PerExample
+from insgd_optax.sharding import AxisName
 from insgd_optax.structures import MeanVariances, Structure
 
 CONTEXT = "insgd_optax"
@@ -26,6 +27,7 @@ def value_and_grad(
     structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     per_example: PerExample | bool = False,
     strict: bool = True,
+    axis_name: AxisName | None = None,
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     """Like ``nnx.value_and_grad``, and also returns the statistics of every layer's input.
 
@@ -51,7 +53,7 @@ def value_and_grad(
       has_aux: whether the loss returns something besides its value.
       batch_argnums: which arguments hold data. By default all arrays outside modules and other
         NNX objects, except PRNG keys.
-      structure, per_example, strict: see `insgd_optax.value_and_grad`.
+      structure, per_example, strict, axis_name: see `insgd_optax.value_and_grad`.
 
     Returns:
       A function of the loss's arguments to ``(value, grads, input_stats)``. ``grads`` has an
@@ -65,6 +67,7 @@ def value_and_grad(
     filters = _filters(argnums)
     numbers = next(iter(filters)) if isinstance(argnums, int | nnx.DiffState) else tuple(filters)
     options = {"structure": structure, "per_example": per_example, "strict": strict}
+    options["axis_name"] = axis_name
 
     @nnx.update_context(CONTEXT)
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:

@@ -9,6 +9,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from insgd_optax.compat import varying_axes
 
+AxisName = str | Sequence[str]  # of `jax.shard_map`, `jax.pmap` or `jax.vmap`
+
 
 def taken(array: Array, at: Any) -> Array:
     """``array[at]``, on every device where the array is sharded in its type."""
@@ -22,7 +24,7 @@ def everywhere(array: Array) -> Array:
     return jax.sharding.reshard(array, PartitionSpec()) if _is_explicit(array) else array
 
 
-def on_current_mesh(array: Array) -> Array:
+def on_current_mesh(array: Any) -> Any:
     """The array for use where the code is now, if it was made outside or inside ``auto_axes``."""
     mesh = jax.sharding.get_abstract_mesh()
     made_on = jax.typeof(array).sharding.mesh
@@ -39,6 +41,11 @@ def axes_apart(arrays: Any, kept: Any) -> list[str]:
     """
     varying = [frozenset().union(*map(varying_axes, jax.tree.leaves(t))) for t in (arrays, kept)]
     return sorted(varying[0] - varying[1])
+
+
+def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
+    """The names of the axes, of which there may be none, one or several."""
+    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
 
 def axis_names(axes: Sequence[str]) -> str:

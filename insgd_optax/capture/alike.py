@@ -23,6 +23,7 @@ import numpy as np
 
 from insgd_optax import compat
 from insgd_optax.capture.layers import Layer
+from insgd_optax.capture.layers.sampling import Draw
 from insgd_optax.capture.program import Program
 from insgd_optax.compat import ClosedJaxpr, Jaxpr, JaxprEqn
 from insgd_optax.structures import Structure, Sums
@@ -100,7 +101,7 @@ def observe(
     layer: Layer,
     equation: JaxprEqn,
     operands: Sequence[Any],
-    seed: Any,
+    draw: Draw,
     structures: tuple[Structure, ...],
 ) -> list[Sums]:
     """What each structure keeps of the input of an equation's layer.
@@ -112,12 +113,12 @@ def observe(
     kind = equation.primitive, _exactly(equation.params), shapes, dtypes
     form = *kind, layer.weight, layer.input, structures
 
-    def observed(inputs: Sequence[Any], seed: Any) -> list[Sums]:
-        seen = layer.look_at(inputs, seed)
+    def observed(inputs: Sequence[Any], draw: Draw) -> list[Sums]:
+        seen = layer.look_at(inputs, draw)
         return [structure.observe(seen) for structure in structures]
 
     run = _shared(form, observed) or observed
-    return run([operands[place] for place in layer.input], seed)
+    return run([operands[place] for place in layer.input], draw)
 
 
 def _shared(form: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any] | None:

@@ -10,11 +10,12 @@ from jax.core import Tracer
 from insgd_optax import compat
 from insgd_optax.capture.coverage import check_captured, check_rows_are_reached
 from insgd_optax.capture.interpreter import Found, Interpreter
-from insgd_optax.capture.layers.sampling import seed_of
-from insgd_optax.capture.mistakes import check_parameters, check_result, hidden_data
+from insgd_optax.capture.layers.sampling import draw_of
+from insgd_optax.capture.mistakes import check_axes, check_parameters, check_result, hidden_data
 from insgd_optax.capture.per_example import PerExample, with_scaled_rows
 from insgd_optax.capture.tracing import Leaf, trace
 from insgd_optax.moments import InputMoments
+from insgd_optax.sharding import AxisName, names_of
 from insgd_optax.structures import MeanVariances, Structure, check_structure
 
 InputStats = dict[str, InputMoments | None]
@@ -29,6 +30,7 @@ def value_and_grad(
     structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     per_example: PerExample | bool = False,
     strict: bool = True,
+    axis_name: AxisName | None = None,
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     r"""Like ``jax.value_and_grad``, and also returns the statistics of every layer's input.
 
@@ -62,6 +64,9 @@ def value_and_grad(
         flows to earlier layers and to biases, stay as they are. Reverse mode only.
       strict: whether a leaf with two or more axes that no layer uses is an error. If not, it gets
         no statistics, and one warning names all such leaves.
+      axis_name: the axes of ``jax.shard_map``, ``jax.pmap`` or ``jax.vmap`` that the batch is split
+        over, one name or several in the order of the split, over which the statistics are added.
+        Under ``jax.jit`` with sharded arrays there is nothing to add.
 
     Returns:
       A function of the loss's arguments to ``(value, grads, input_stats)``, where ``value`` is
@@ -70,13 +75,13 @@ def value_and_grad(
 
     Raises:
       ValueError: if no layer was found at all (a batch that was closed over), or in strict mode
-        a leaf was not captured, or with ``per_example`` a weight is applied by a function with a
-        derivative rule of its own.
+        a leaf was not captured, or there is no axis ``axis_name``, or with ``per_example`` a weight
+        is applied by a function with a derivative rule of its own.
       TypeError: if an argument is not of its type, a leaf of the parameters has no gradient, or
         the loss does not return what ``has_aux`` says.
     """
     check_structure(structure)
-    rows = _checked_rows(per_example)
+    rows, axes = _checked_rows(per_example), names_of(axis_name)
     rewire = functools.partial(with_scaled_rows, rows=rows) if rows else None
 
     def instrumented(silent: bool, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -85,10 +90,11 @@ def value_and_grad(
         check_captured(traced.leaves, strict, hidden_data(args, kwargs, argnums))
         if rows:
             check_rows_are_reached(traced)
-        seed = seed_of([traced.arrays[place] for place in traced.exact])
+        draw = draw_of([traced.arrays[place] for place in traced.exact], axes)
         staged = compat.is_staged()
-        interpreter = Interpreter(structure, traced.targets, rewire, silent, seed, staged)
+        interpreter = Interpreter(structure, traced.targets, rewire, silent, draw, staged)
         results, found = interpreter.run(traced.program, traced.arrays)
+        found = jax.lax.psum(found, axes) if axes else found
         returned = traced.returned.with_arrays(results)
         value, aux = returned if has_aux else (returned, None)
         return value, (aux, _by_path(traced.leaves, found, structure, rows))
@@ -115,6 +121,7 @@ def value_and_grad(
     @functools.wraps(loss_fn)
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         check_parameters(args, argnums, batch_argnums)
+        check_axes(axes)
         # Without jit some functions (jnp.mean) are compiled as one, and differ in the last bit
         # from the operations that they are traced to. So there the loss itself is run.
         leaves = jax.tree.leaves((args, kwargs))

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from insgd_optax import compat
 from insgd_optax.capture.alike import evaluate_all, observe
+from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw
 from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.rebuilt import Results, kind_of
 from insgd_optax.capture.target import Found, Sums, Target, added
@@ -37,7 +38,7 @@ class Interpreter:
       targets: a target for every leaf (by number) whose inputs are to be looked at.
       rewire: what to run in place of a layer's operation, if anything.
       silent: whether to leave out prints, callbacks and checks, in a second run of a program.
-      seed: what decides which rows of an input are drawn, where a structure asks for some.
+      draw: what decides which rows of an input are drawn, where a structure asks for some.
       is_staged: whether operations are traced into a larger program, and not run one by one.
     """
 
@@ -45,7 +46,7 @@ class Interpreter:
     targets: Mapping[int, Target]
     rewire: Callable[[Operation, Use], Operation] | None = None
     silent: bool = False
-    seed: Any = 0
+    draw: Draw = EVERY_BATCH_ALIKE
     is_staged: bool = False
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
@@ -81,6 +82,10 @@ class Interpreter:
     def silenced(self) -> "Interpreter":
         return dataclasses.replace(self, silent=True)
 
+    def among(self, axes: Sequence[str]) -> "Interpreter":
+        """On one of the devices along these axes, each with its part of the batch."""
+        return dataclasses.replace(self, draw=self.draw.among(axes))
+
     def _stands_apart(self, program: Program, place: int) -> bool:
         """Whether an equation is not run as it is, in one stretch with its neighbours."""
         return place in program.inner or (bool(self.rewire) and place in program.uses)
@@ -98,12 +103,12 @@ class Interpreter:
 
     def _seen(self, use: Use, equation: JaxprEqn, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        seed = self.seed if isinstance(self.seed, int) else on_current_mesh(self.seed)
+        draw = jax.tree.map(on_current_mesh, self.draw)
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
         structures = tuple(dict.fromkeys(kept.values()))
-        observed = observe(use.layer, equation, operands, seed, structures)
+        observed = observe(use.layer, equation, operands, draw, structures)
         sums = dict(zip(structures, observed, strict=True))
         return {
             leaf: self.targets[leaf].placed(sums[kept[leaf]], use)

@@ -70,6 +70,24 @@ def check_result(result: Any, has_aux: bool) -> None:
         )
 
 
+def check_axes(axes: Sequence[str]) -> None:
+    """Raises unless every axis to add over is one of the code around the call.
+
+    Raises:
+      ValueError: with the name of an axis that there is not.
+    """
+    for axis in axes:
+        try:
+            jax.lax.axis_index(axis)
+        except NameError:
+            raise ValueError(
+                f"axis_name=... adds the statistics over {axis!r}, and there is no axis "
+                "of this name here. It is for a step inside jax.shard_map, or inside jax.pmap or "
+                "jax.vmap with axis_name=. Under jax.jit with sharded arrays leave it out: there "
+                "the statistics are those of the whole batch."
+            ) from None
+
+
 def hidden_data(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], argnums: int | Sequence[int]
 ) -> list[str]:

@@ -33,6 +33,8 @@ class Runner(Protocol):
 
     def silenced(self) -> "Runner": ...
 
+    def among(self, axes: Sequence[str]) -> "Runner": ...
+
 
 def kind_of(equation: JaxprEqn) -> "Rebuild":
     name = equation.primitive.name
@@ -90,7 +92,8 @@ def _run_shard_map(
     others = tuple(axis for axis in compat.manual_axes(call) if axis not in split)
 
     def on_device(*values: Any) -> Results:
-        results, found = interpreter.run(inner[0], values)
+        runner = interpreter.among(split) if split else interpreter
+        results, found = runner.run(inner[0], values)
         found = jax.lax.psum(found, split) if split else found
         # Where all devices have the same data, each has seen it all.
         return results, jax.lax.pmean(found, others) if others else found

@@ -33,7 +33,7 @@ def _check(path: str, array: jax.Array, pmapped: bool) -> None:
                 "device went its own way. Add the statistics over the devices and average the "
                 "gradients in every step, before update():\n"
                 "    grads = jax.lax.pmean(grads, axis_name)\n"
-                "    input_stats = jax.lax.psum(input_stats, axis_name)"
+                "    value_and_grad(loss, axis_name=...), or jax.lax.psum(input_stats, axis_name)"
             )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import insgd_optax as insgd
-from insgd_optax.capture.layers.sampling import seed_of
+from insgd_optax.capture.layers.sampling import draw_of
 from presets.models import train
 from zoo.case import normal
 
@@ -155,12 +155,15 @@ def test_another_batch_key_or_counter_draws_other_rows_and_other_parameters_do_n
     "dtype", ["bool", "uint8", "int32", "int64", "bfloat16", "float32", "float64", "complex64"]
 )
 def test_a_seed_depends_on_every_number_of_the_batch_and_on_its_place(dtype):
+    def seed_of(*arrays: Any) -> int:
+        return int(draw_of([jnp.asarray(array, dtype) for array in arrays]).seed)
+
     base = np.arange(24).reshape(4, 6) % 2
-    seeds = {int(seed_of([jnp.asarray(base, dtype)]))}
+    seeds = {seed_of(base)}
     for place in np.ndindex(*base.shape):
         other = base.copy()
         other[place] = 1 - other[place]
-        seeds.add(int(seed_of([jnp.asarray(other, dtype)])))
-    seeds.add(int(seed_of([jnp.asarray(base[::-1].T, dtype)])))
+        seeds.add(seed_of(other))
+    seeds.add(seed_of(base[::-1].T))
     assert len(seeds) == 26
-    assert int(seed_of([jnp.asarray(base, dtype)] * 2)) not in seeds
+    assert seed_of(base, base) not in seeds

@@ -27,9 +27,14 @@ STRUCTURES = [  # with all rows: each device draws its own
     insgd.PerLayer(),
     insgd.MeanVariances(),
 ]
+DRAWN = [insgd.LowRank(rank=4, rows=16), insgd.Full(rows=16, refresh_every=3)]
 every_structure = pytest.mark.parametrize(
     "structure", STRUCTURES, ids=lambda each: type(each).__name__
 )
+or_with_drawn_rows = pytest.mark.parametrize(
+    "structure", [*STRUCTURES, *DRAWN],
+    ids=[*(type(each).__name__ for each in STRUCTURES), "LowRank-drawn", "Full-drawn"],
+)  # fmt: skip
 TRANSFORMATIONS = {
     "insgd": insgd.insgd(),
     "scale_by_input": insgd.scale_by_input(),
@@ -52,6 +57,8 @@ def _mesh(*axes: str) -> Any:
 def _step(tx: Any, axis: Any, structure: Any = None, reduce: Any = jax.lax.psum) -> Any:
     """The usual data-parallel step; without ``reduce`` the statistics stay each device's own."""
     options = {} if structure is None else {"structure": structure}
+    if reduce == "by axis_name":
+        options, reduce = options | {"axis_name": axis}, None
 
     def step(params: Any, state: Any, x: Any) -> Any:
         def loss(params: Any, x: Any) -> jax.Array:
@@ -99,6 +106,18 @@ def test_statistics_added_over_devices_step_as_one_device_does(structure, check_
     spread, state = _run(sharded, PARAMS, tx.init(PARAMS))
     alone = _alone(structure)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), alone, spread)
+    insgd.check_state(state, spread)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@or_with_drawn_rows
+def test_with_axis_name_a_step_is_that_of_one_device_whatever_rows_are_drawn(structure, check_vma):
+    tx, axes = insgd.insgd(structure=structure), ("data", "more")
+    sharded = _sharded(_step(tx, axes, structure, "by axis_name"), axes, check_vma)
+    spread, state = _run(sharded, PARAMS, tx.init(PARAMS))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), _alone(structure), spread
+    )
     insgd.check_state(state, spread)
 
 
@@ -169,6 +188,13 @@ def test_under_pmap_a_check_finds_states_that_went_their_own_ways():
 def test_under_pmap_statistics_added_over_devices_step_as_one_device_does(structure):
     params, _ = _pmapped(jax.lax.psum, structure)
     np.testing.assert_allclose(params["w"][3], _alone(structure)["w"], rtol=1e-10)
+
+
+@or_with_drawn_rows
+def test_under_pmap_with_axis_name_a_step_is_that_of_one_device(structure):
+    params, state = _pmapped("by axis_name", structure)
+    np.testing.assert_allclose(params["w"][3], _alone(structure)["w"], rtol=1e-10)
+    insgd.check_state(state, params, pmapped=True)
 
 
 def test_without_checked_types_a_check_finds_states_that_went_their_own_ways():

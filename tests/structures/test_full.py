@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import insgd_optax as insgd
-from insgd_optax.capture.layers.sampling import drawn_rows, seed_of
+from insgd_optax.capture.layers.sampling import draw_of, drawn_rows
 from zoo.case import inputs, normal
 
 DAMPING = 0.2
@@ -234,7 +234,7 @@ def test_rows_whose_sums_are_alike_are_drawn_at_different_places():
 def test_the_rows_of_a_very_large_batch_are_drawn_from_odd_places_too():
     places = np.concatenate(
         [
-            np.asarray(drawn_rows(512, 2**25, seed_of([jnp.asarray([seed], jnp.float32)])))
+            np.asarray(drawn_rows(512, 2**25, draw_of([jnp.asarray([seed], jnp.float32)])))
             for seed in range(1, 20)
         ]
     )

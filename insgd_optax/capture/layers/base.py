@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw
 from insgd_optax.layout import Step
 from insgd_optax.numerics import as_dtype, wide_dtype
 from insgd_optax.structures import LayerInput
@@ -39,7 +40,7 @@ class Layer:
       input: which operands say what the input is.
       steps: from the weight operand to ``(groups, inputs, outputs)``, read in order.
       groups, inputs, outputs: those sizes.
-      look: from the input operands, and the ``seed`` for drawn rows, to what can be asked about
+      look: from the input operands, and the ``draw`` for drawn rows, to what can be asked about
         them. It follows from the equation's primitive, parameters, shapes and dtypes, and from
         ``weight`` and ``input``: layers with all these in common are looked at by one of them.
       one_hot: whether the input is one-hot.
@@ -60,9 +61,9 @@ class Layer:
     is_choice: bool = False
     strides: tuple[int, ...] | None = None
 
-    def look_at(self, inputs: Sequence[Any], seed: Any = 0) -> RowInput:
+    def look_at(self, inputs: Sequence[Any], draw: Draw = EVERY_BATCH_ALIKE) -> RowInput:
         """What it sees of its input operands, through which no gradient flows."""
-        return self.look(*jax.lax.stop_gradient(list(inputs)), seed=seed)
+        return self.look(*jax.lax.stop_gradient(list(inputs)), draw=draw)
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:

@@ -17,7 +17,7 @@ from insgd_optax.capture.layers.base import (
     wide,
     with_a_mean,
 )
-from insgd_optax.capture.layers.sampling import drawn_rows
+from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw, drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
 from insgd_optax.sharding import taken
@@ -62,14 +62,14 @@ class ConvolutionInput:
       kernel: the kernel's shape.
       space: how many positions the output has along each axis.
       params: the equation's.
-      seed: what decides which rows are drawn.
+      draw: what decides which rows are drawn.
     """
 
     x: Array
     kernel: tuple[int, ...]
     space: tuple[int, ...]
     params: dict[str, Any]
-    seed: Any = 0
+    draw: Draw = EVERY_BATCH_ALIKE
 
     has_positions = True
 
@@ -90,7 +90,7 @@ class ConvolutionInput:
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         """Patches, read from the padded input at drawn places."""
-        places = drawn_rows(number, self._row_count, self.seed)
+        places = drawn_rows(number, self._row_count, self.draw)
         if places is None:
             places = jnp.arange(self._row_count, dtype=jnp.int32)
         example, *starts = jnp.unravel_index(places, (self.x.shape[self._axes[0]], *self.space))

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from insgd_optax.capture.layers.base import (
     wide,
     with_a_mean,
 )
-from insgd_optax.capture.layers.sampling import drawn_rows
+from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw, drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
 from insgd_optax.sharding import everywhere, taken
@@ -73,7 +72,7 @@ class DotInput:
       output_groups: its batch axes, in the order of the result's.
       outputs_before, outputs_after: how many axes the weight adds to the result, between the
         batch axes and the rows or after the rows.
-      seed: what decides which rows are drawn.
+      draw: what decides which rows are drawn.
     """
 
     x: Array
@@ -82,7 +81,7 @@ class DotInput:
     output_groups: tuple[int, ...]
     outputs_before: int
     outputs_after: int
-    seed: Any = 0
+    draw: Draw = EVERY_BATCH_ALIKE
 
     has_positions = False
 
@@ -123,7 +122,7 @@ class DotInput:
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         total = math.prod(self.x.shape[axis] for axis in self.row_axes)
-        places = drawn_rows(number, total, self.seed)
+        places = drawn_rows(number, total, self.draw)
         if places is None:
             return self._all_rows(everywhere(real(self.x)))
         at = jnp.unravel_index(places, [self.x.shape[axis] for axis in self.row_axes])

@@ -29,8 +29,8 @@ def lookup_layer(equation: JaxprEqn) -> Layer | None:
     order = (*batched, *looked_up, *rows)
     dtype = wide_dtype(dtype_of(equation.outvars[0]))  # indices have no precision of their own
 
-    def look(*indices: ArrayLike, seed: Any = 0) -> LookupInput:
-        del seed  # no rows are drawn
+    def look(*indices: ArrayLike, draw: Any = None) -> LookupInput:
+        del draw  # no rows are drawn
         arrays = tuple(map(jnp.asarray, indices))
         return LookupInput(arrays, shape, (batched, looked_up, rows), params, dtype)
 

@@ -27,8 +27,8 @@ def ragged_layer(equation: JaxprEqn) -> Layer | None:
     return Layer("ragged_dot", 1, (0, 2), (), groups, inputs, outputs, _look)
 
 
-def _look(x: Array, sizes: Array, seed: Any = 0) -> "RaggedInput":
-    del seed  # no rows are drawn
+def _look(x: Array, sizes: Array, draw: Any = None) -> "RaggedInput":
+    del draw  # no rows are drawn
     return RaggedInput(x, sizes)
 
 
