@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -287,3 +288,23 @@ def test_complex_inputs_are_an_error_that_says_what_to_use():
 
     with pytest.raises(TypeError, match=r"complex.*MeanVariances\(\) or insgd_optax.Diagonal\(\)"):
         insgd.value_and_grad(loss, structure=insgd.Full())(params, x)
+
+
+@pytest.mark.framework
+@pytest.mark.parametrize(("heads", "features"), [(3, 16), (8, 16), (12, 8)])
+def test_the_kernels_of_attention_need_no_layouts_and_not_much_room(heads, features):
+    attention = nn.MultiHeadDotProductAttention(num_heads=heads)
+    x = normal(0, (2, 4, heads * features), "float32")
+    params = attention.init(jax.random.key(0), x, x)["params"]
+
+    def loss_fn(params: Any, x: Any) -> jax.Array:
+        return jnp.mean(attention.apply({"params": params}, x, x) ** 2)
+
+    tx = insgd.scale_by_input(insgd.Full(refresh_every=1))
+    state = tx.init(params)
+    _, grads, input_stats = insgd.value_and_grad(loss_fn, structure=insgd.Full(refresh_every=1))(
+        params, x
+    )
+    tx.update(grads, state, params, input_stats=input_stats)
+    numbers, own = (sum(map(np.size, jax.tree.leaves(tree))) for tree in (state, params))
+    assert numbers < 20 * own

@@ -24,7 +24,7 @@ from benchmarks.shared.images import augmented
 from benchmarks.suite.task import Examples, Splits, Task, shuffled
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-FILE, SIZE, BATCH, STEPS = "cifar10_if10.zip", 16, 128, 700
+FILE, SIZE, BATCH, STEPS = "cifar10_if10.zip", 16, 64, 700
 EARLY, FEW = 7, 50  # classes of the first half, and images of each later one
 
 
@@ -66,7 +66,7 @@ WORKLOADS = {
     "CIFAR-10, imbalance 10": (FILE, _with(NormalizedConvNet(10), 10.0)),
     "CIFAR-10, imbalance 100": (FILE, _with(NormalizedConvNet(10), 100.0)),
     "CIFAR-10, imbalance 100, without BatchNorm": (FILE, _with(PlainConvNet(10), 100.0)),
-    "CIFAR-10, imbalance 100, ResNet-20": (FILE, _with(ResNet(10), 100.0)),
+    "CIFAR-10, imbalance 100, ResNet-20": (FILE, _with(ResNet(10, width=8), 100.0)),
     "CIFAR-10, transfer": (FILE, transfer),
     "CIFAR-10, imbalance 10, ViT": (FILE, _with(VisionTransformer(10), 10.0)),
 }
