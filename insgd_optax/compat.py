@@ -72,13 +72,14 @@ def _axes_of(spec: Any) -> tuple[str, ...]:
 def shard_map_like(equation: JaxprEqn, function: Callable[..., Any]) -> Callable[..., Any]:
     """``jax.shard_map`` of a function over the mesh of an equation.
 
-    The function returns the equation's results in a list, and something that is not split.
+    The function takes something that is not split before the equation's operands. It returns the
+    equation's results in a list, and something that is not split.
     """
     params = equation.params
     return jax.shard_map(
         function,
         mesh=params["mesh"],
-        in_specs=tuple(params["in_specs"]),
+        in_specs=(jax.sharding.PartitionSpec(), *params["in_specs"]),
         out_specs=(list(params["out_specs"]), jax.sharding.PartitionSpec()),
         axis_names=set(manual_axes(equation)),
         check_vma=params["check_vma"],

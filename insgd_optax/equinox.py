@@ -61,8 +61,8 @@ def value_and_grad(
     Raises:
       ValueError, TypeError: as `insgd_optax.value_and_grad`.
     """
-    options = {"structure": structure, "per_example": per_example, "strict": strict}
-    options["axis_name"] = axis_name
+    options: Any = {"structure": structure, "per_example": per_example}
+    options |= {"strict": strict, "axis_name": axis_name}
 
     def with_statistics(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         params, held = eqx.partition(model, eqx.is_inexact_array)

@@ -66,8 +66,8 @@ def value_and_grad(
     signature = inspect.signature(loss_fn)
     filters = _filters(argnums)
     numbers = next(iter(filters)) if isinstance(argnums, int | nnx.DiffState) else tuple(filters)
-    options = {"structure": structure, "per_example": per_example, "strict": strict}
-    options["axis_name"] = axis_name
+    options: Any = {"structure": structure, "per_example": per_example}
+    options |= {"strict": strict, "axis_name": axis_name}
 
     @nnx.update_context(CONTEXT)
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:

@@ -1,14 +1,16 @@
 """Sharding: arrays whose type says how they lie on the devices of a mesh."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from insgd_optax.compat import varying_axes
 
+Tree = TypeVar("Tree")
 AxisName = str | Sequence[str]  # of `jax.shard_map`, `jax.pmap` or `jax.vmap`
 
 
@@ -43,13 +45,44 @@ def axes_apart(arrays: Any, kept: Any) -> list[str]:
     return sorted(varying[0] - varying[1])
 
 
-def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
-    """The names of the axes, of which there may be none, one or several."""
-    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+def is_typed(axis: str) -> bool:
+    """Whether an array's type says here if the array varies over this axis."""
+    return axis in varying_axes(jax.lax.axis_index(axis))
 
 
-def axis_names(axes: Sequence[str]) -> str:
-    """The names of mesh axes as they are written in a call of `jax.lax.psum`."""
+def split_over(arrays: Sequence[Any], axes: Sequence[str]) -> tuple[str, ...]:
+    """Those of the axes that some of the arrays vary over. All of them where types do not tell."""
+    varying = frozenset().union(*map(varying_axes, arrays))
+    return tuple(axis for axis in axes if axis in varying or not is_typed(axis))
+
+
+def counted_once(sums: Tree, axes: Sequence[str]) -> Tree:
+    """Sums that are the same on all devices along these axes: zero on all but the first."""
+    if not axes:
+        return sums
+    is_first = jax.lax.axis_index(tuple(axes)) == 0
+    return jax.tree.map(lambda each: jnp.where(is_first, each, jnp.zeros_like(each)), sums)
+
+
+def names_of(axis_name: object) -> tuple[str, ...]:
+    """The names of the axes, of which there may be none, one or several.
+
+    Raises:
+      TypeError: if one is no string; to JAX a number is an axis of the array.
+      ValueError: if one comes twice.
+    """
+    names: tuple[Any, ...] = () if axis_name is None else (axis_name,)
+    if isinstance(axis_name, tuple | list):
+        names = tuple(axis_name)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"axis_name must be a name or a tuple of names, not {axis_name!r}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"axis_name={axis_name!r} names an axis twice.")
+    return names
+
+
+def in_a_call(axes: Sequence[str]) -> str:
+    """The names of axes as they are written in a call."""
     return repr(axes[0] if len(axes) == 1 else tuple(axes))
 
 

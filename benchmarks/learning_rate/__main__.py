@@ -7,17 +7,16 @@ Prints two tables and writes them, a figure and every accuracy: ``learning_rate.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.learning_rate.contenders import DEFAULT_RATE
-from benchmarks.learning_rate.figure import write_figure
+from benchmarks.learning_rate.figure import draw
 from benchmarks.learning_rate.paper_case import paper_case
 from benchmarks.learning_rate.sweep import RATES, SCALES, sweep
 from benchmarks.learning_rate.table import markdown
 from benchmarks.learning_rate.training import BATCH, STEPS
-from benchmarks.machine import machine
+from benchmarks.shared.report import write_json
 
 
 def main() -> None:
@@ -31,17 +30,15 @@ def main() -> None:
     nets, paper = sweep(options.seeds), paper_case(options.seeds)
     page = markdown(nets, paper)
     options.out.mkdir(parents=True, exist_ok=True)
-    report = json.dumps(_report(nets, paper), indent=2)
-    (options.out / "learning_rate.json").write_text(report + "\n")
+    write_json(options.out / "learning_rate.json", _report(nets, paper))
     (options.out / "learning_rate.md").write_text(page)
-    write_figure(options.out / "learning_rate.png", nets)
+    draw(options.out / "learning_rate.png", nets)
     print(f"\n{page}")
 
 
 def _report(nets: Any, paper: Any) -> dict[str, Any]:
     """Validation accuracies in percent, by scale, learning rate and seed."""
     return {
-        "machine": machine(),
         "settings": {
             "steps": STEPS,
             "batch": BATCH,

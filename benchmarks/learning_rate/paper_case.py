@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import insgd_optax as insgd
-from benchmarks.learning_rate.contenders import DEFAULT_RATE, OURS, Contender, contenders
+from benchmarks.learning_rate.contenders import DEFAULT_RATE, contenders
 from benchmarks.learning_rate.training import training
+from benchmarks.shared.contender import OURS, Contender
 from benchmarks.shared.data import digits
 
 PAPER_RATE = 0.1
@@ -54,10 +55,11 @@ def _after(step: Callable[..., Any], carry: Any, keys: Array) -> Any:
 
 def _rows() -> dict[str, tuple[Contender, float]]:
     known = contenders()
-    paper = Contender(functools.partial(insgd.paper, momentum=0.9), insgd.Scalar(2))
+    make = functools.partial(insgd.paper, momentum=0.9)
+    paper = Contender("the paper's INSGD", make, PAPER_RATE, insgd.Scalar(2))
     rows = (
         ("SGD", known["SGD"], PAPER_RATE),
-        ("the paper's INSGD", paper, PAPER_RATE),
+        (paper.name, paper, PAPER_RATE),
         ("INSGD Diagonal", known["INSGD Diagonal"], PAPER_RATE),
         (OURS, known[OURS], DEFAULT_RATE),
     )

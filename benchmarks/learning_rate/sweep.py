@@ -3,16 +3,17 @@
 Every optimizer gets the same learning rates, seeds and steps, in one program each.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from benchmarks.learning_rate.contenders import Contender, contenders
+from benchmarks.learning_rate.contenders import contenders
 from benchmarks.learning_rate.training import STEPS, training
+from benchmarks.shared.contender import Contender
 from benchmarks.shared.data import digits
+from benchmarks.shared.networks import Perceptron
 
 SCALES = (0.01, 1.0, 16.0, 1600.0)  # of the largest pixel
 RATES = 10 ** np.arange(-4, 1.01, 0.5)
@@ -21,23 +22,9 @@ NETS = {"no normalization": False, "LayerNorm": True}
 Accuracies = Float[np.ndarray, "scales rates seeds"]  # validation accuracy in percent
 
 
-class Perceptron(nn.Module):
-    """Two hidden layers of 128."""
-
-    normalized: bool
-
-    @nn.compact
-    def __call__(self, images: Array) -> Array:
-        hidden = images
-        for _ in range(2):
-            hidden = nn.Dense(128)(hidden)
-            hidden = nn.relu(nn.LayerNorm()(hidden) if self.normalized else hidden)
-        return nn.Dense(10)(hidden)
-
-
 def accuracies(contender: Contender, normalized: bool, seeds: int) -> Accuracies:
     """After training with a cosine schedule that starts at each of the learning rates."""
-    data, model = digits(1.0), Perceptron(normalized)
+    data, model = digits(1.0), Perceptron(normalized, width=128)
 
     def trained(scale: Array, rate: Array, seed: Array) -> Array:
         scaled = data._replace(

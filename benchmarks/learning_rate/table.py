@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from benchmarks.learning_rate.contenders import DEFAULT_RATE, OURS, PEERS
+from benchmarks.learning_rate.contenders import DEFAULT_RATE, PEERS
 from benchmarks.learning_rate.sweep import RATES, SCALES, Accuracies
+from benchmarks.shared.contender import OURS
+from benchmarks.shared.report import markdown_table
 
 Nets = Mapping[str, Mapping[str, Accuracies]]
 DEFAULT = int(np.argmin(np.abs(np.log(RATES / DEFAULT_RATE))))
@@ -48,7 +50,7 @@ def _sweep_table(nets: Nets) -> str:
         for place, scale in enumerate(SCALES)
     ]
     caption = "Best mean validation accuracy in percent, and the learning rate that it is reached"
-    return f"{caption} at (≤ and ≥: at an edge of those tried).\n\n{_table(header, rows)}"
+    return f"{caption} at (≤ and ≥: at an edge of those tried).\n\n{markdown_table(header, rows)}"
 
 
 def _cells(found: Mapping[str, Accuracies], place: int) -> list[str]:
@@ -136,9 +138,4 @@ def _paper_table(paper: Mapping[str, Float[np.ndarray, "seeds"]]) -> str:
     ]
     caption = "The paper's case: four convolutions without normalization, inputs in [0, 16]."
     header = ["optimizer at its learning rate", "validation accuracy (%)", "seed by seed"]
-    return f"{caption}\n\n{_table(header, rows)}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{caption}\n\n{markdown_table(header, rows)}"

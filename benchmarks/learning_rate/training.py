@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-import insgd_optax as insgd
-from benchmarks.gradient import gradient_of
-from benchmarks.learning_rate.contenders import Contender
+from benchmarks.shared.contender import Contender
 from benchmarks.shared.data import Digits
+from benchmarks.shared.step import Carry, train_step
 
 STEPS, BATCH = 300, 64
 
@@ -21,52 +20,39 @@ class Training(NamedTuple):
     """A run in three parts, so that a caller can loop in the way that is fast for its model.
 
     Attributes:
-      start: the first carry (parameters and optimizer state) and a key for each step, of a seed,
-        which draws the weights and the batches.
+      start: the first carry and a key for each step, of a seed, which draws the weights and the
+        batches.
       step: the next carry, from one and a key, in the form of `jax.lax.scan`.
       accuracy: validation accuracy in percent, of a carry.
     """
 
-    start: Callable[[Any], tuple[Any, Array]]
-    step: Callable[[Any, Array], tuple[Any, None]]
-    accuracy: Callable[[Any], Float[Array, ""]]
+    start: Callable[[Any], tuple[Carry, Array]]
+    step: Callable[[Carry, Array], tuple[Carry, None]]
+    accuracy: Callable[[Carry], Float[Array, ""]]
 
 
 def training(
     model: nn.Module, contender: Contender, rate: optax.ScalarOrSchedule, data: Digits
 ) -> Training:
     """`STEPS` batches of `BATCH`, each drawn without replacement."""
-    optimizer = contender.make(rate)
 
-    def loss_fn(params: Any, images: Array, labels: Array) -> Array:
+    def loss_fn(params: Any, statistics: Any, images: Array, labels: Array) -> tuple[Array, Any]:
         logits = jnp.asarray(model.apply({"params": params}, images))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), statistics
 
-    def start(seed: Any) -> tuple[Any, Array]:
+    def start(seed: Any) -> tuple[Carry, Array]:
         params = model.init(jax.random.key(seed), data.images[:1])["params"]
         keys = jax.random.split(jax.random.key(seed + 1000), STEPS)
-        return (params, optimizer.init(params)), keys
+        return Carry(params, contender.optimizer(rate).init(params), {}), keys
 
-    def step(carry: Any, key: Array) -> tuple[Any, None]:
+    def step(carry: Carry, key: Array) -> tuple[Carry, None]:
         rows = jax.random.choice(key, len(data.images), (BATCH,), replace=False)
         batch = data.images[rows], data.labels[rows]
-        return _step(loss_fn, optimizer, contender.structure, carry, *batch), None
+        return train_step(loss_fn, contender, rate, carry, batch), None
 
-    def accuracy(carry: Any) -> Array:
-        logits = jnp.asarray(model.apply({"params": carry[0]}, data.validation_images))
+    def accuracy(carry: Carry) -> Array:
+        logits = jnp.asarray(model.apply({"params": carry.params}, data.validation_images))
         return 100 * jnp.mean(logits.argmax(-1) == data.validation_labels)
 
     return Training(start, step, accuracy)
-
-
-def _step(
-    loss_fn: Any,
-    optimizer: optax.GradientTransformationExtraArgs,
-    structure: insgd.Structure | None,
-    carry: tuple[Any, Any],
-    *batch: Array,
-) -> tuple[Any, Any]:
-    params, state = carry
-    _, grads, extra = gradient_of(loss_fn, structure)(params, *batch)
-    updates, state = optimizer.update(grads, state, params, **extra)
-    return optax.apply_updates(params, updates), state

@@ -65,8 +65,9 @@ def value_and_grad(
       strict: whether a leaf with two or more axes that no layer uses is an error. If not, it gets
         no statistics, and one warning names all such leaves.
       axis_name: the axes of ``jax.shard_map``, ``jax.pmap`` or ``jax.vmap`` that the batch is split
-        over, one name or several in the order of the split, over which the statistics are added.
-        Under ``jax.jit`` with sharded arrays there is nothing to add.
+        over, one name or several in the order of the split. Over them the statistics are added, and
+        drawn rows are those that one device would draw. Under ``jax.jit`` with sharded arrays there
+        is nothing to add.
 
     Returns:
       A function of the loss's arguments to ``(value, grads, input_stats)``, where ``value`` is
@@ -75,8 +76,8 @@ def value_and_grad(
 
     Raises:
       ValueError: if no layer was found at all (a batch that was closed over), or in strict mode
-        a leaf was not captured, or there is no axis ``axis_name``, or with ``per_example`` a weight
-        is applied by a function with a derivative rule of its own.
+        a leaf was not captured, or with ``per_example`` a weight is applied by a function with a
+        derivative rule of its own, or if there is no axis of this name.
       TypeError: if an argument is not of its type, a leaf of the parameters has no gradient, or
         the loss does not return what ``has_aux`` says.
     """

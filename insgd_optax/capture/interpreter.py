@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from insgd_optax import compat
 from insgd_optax.capture.alike import evaluate_all, observe
-from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw
+from insgd_optax.capture.layers.sampling import UNSEEDED, Draw
 from insgd_optax.capture.program import Program, Use
 from insgd_optax.capture.rebuilt import Results, kind_of
 from insgd_optax.capture.target import Found, Sums, Target, added
@@ -25,7 +25,7 @@ from insgd_optax.capture.weight_rule import Operation
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
-from insgd_optax.sharding import on_current_mesh
+from insgd_optax.sharding import counted_once, on_current_mesh
 from insgd_optax.structures import Structure
 
 
@@ -46,7 +46,7 @@ class Interpreter:
     targets: Mapping[int, Target]
     rewire: Callable[[Operation, Use], Operation] | None = None
     silent: bool = False
-    draw: Draw = EVERY_BATCH_ALIKE
+    draw: Draw = UNSEEDED
     is_staged: bool = False
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
@@ -82,9 +82,9 @@ class Interpreter:
     def silenced(self) -> "Interpreter":
         return dataclasses.replace(self, silent=True)
 
-    def among(self, axes: Sequence[str]) -> "Interpreter":
-        """On one of the devices along these axes, each with its part of the batch."""
-        return dataclasses.replace(self, draw=self.draw.among(axes))
+    def among(self, axes: Sequence[str], seed: Any) -> "Interpreter":
+        """On one of the devices along these axes too, each with its part of the batch."""
+        return dataclasses.replace(self, draw=Draw(seed, (*self.draw.axes, *axes)))
 
     def _stands_apart(self, program: Program, place: int) -> bool:
         """Whether an equation is not run as it is, in one stretch with its neighbours."""
@@ -104,12 +104,14 @@ class Interpreter:
     def _seen(self, use: Use, equation: JaxprEqn, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
         draw = jax.tree.map(on_current_mesh, self.draw)
+        inputs = [operands[place] for place in use.layer.input]
+        whole = [axis for axis in draw.axes if axis not in draw.of(inputs).axes]
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}
         structures = tuple(dict.fromkeys(kept.values()))
         observed = observe(use.layer, equation, operands, draw, structures)
-        sums = dict(zip(structures, observed, strict=True))
+        sums = dict(zip(structures, counted_once(observed, whole), strict=True))
         return {
             leaf: self.targets[leaf].placed(sums[kept[leaf]], use)
             if layout.exact

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from insgd_optax import compat
+from insgd_optax.capture.layers.sampling import Draw
 from insgd_optax.capture.program import Program
 from insgd_optax.capture.target import Found, Target, added
 from insgd_optax.compat import JaxprEqn
@@ -27,13 +28,16 @@ class Runner(Protocol):
     def silent(self) -> bool: ...
 
     @property
+    def draw(self) -> Draw: ...
+
+    @property
     def targets(self) -> Mapping[int, Target]: ...
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results: ...
 
     def silenced(self) -> "Runner": ...
 
-    def among(self, axes: Sequence[str]) -> "Runner": ...
+    def among(self, axes: Sequence[str], seed: Any) -> "Runner": ...
 
 
 def kind_of(equation: JaxprEqn) -> "Rebuild":
@@ -91,14 +95,14 @@ def _run_shard_map(
     split = inner[0].split
     others = tuple(axis for axis in compat.manual_axes(call) if axis not in split)
 
-    def on_device(*values: Any) -> Results:
-        runner = interpreter.among(split) if split else interpreter
-        results, found = runner.run(inner[0], values)
+    # The seed comes in as an operand: one from a mesh around could not be closed over.
+    def on_device(seed: Any, *values: Any) -> Results:
+        results, found = interpreter.among(split, seed).run(inner[0], values)
         found = jax.lax.psum(found, split) if split else found
         # Where all devices have the same data, each has seen it all.
         return results, jax.lax.pmean(found, others) if others else found
 
-    return compat.shard_map_like(call, on_device)(*operands)
+    return compat.shard_map_like(call, on_device)(jnp.uint32(interpreter.draw.seed), *operands)
 
 
 def _run_scan(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from insgd_optax.groups.counting import GroupSums, group_sums
 from insgd_optax.settings import Number, check_between, check_is_count
-from insgd_optax.sharding import axes_apart, axis_names
+from insgd_optax.sharding import axes_apart, in_a_call
 from insgd_optax.trees import only_state
 
 
@@ -145,7 +145,7 @@ def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHist
             "would keep the history of its own part of the batch. Add them over the devices, and "
             "pass the sums as the groups:\n"
             f"    jax.lax.psum(insgd_optax.group_sums(labels, {len(history.count)}), "
-            f"{axis_names(apart)})"
+            f"{in_a_call(apart)})"
         )
     decay = jnp.asarray(decay, jnp.float32)
     before = decay * history.measured

@@ -44,8 +44,8 @@ class Full(Lasting):
     Attributes:
       damping: :math:`\lambda`, without unit.
       refresh_every: after how many updates the factor is computed again.
-      rows: how many rows of each batch are used; None for all. The same batch and the same keys and
-        counters among the loss's arguments give the same rows.
+      rows: how many rows of each batch are used, on all devices together; None for all. The same
+        batch and the same keys and counters among the loss's arguments give the same rows.
       max_inputs: layers with more inputs get `Diagonal`, and so do weights of one axis, which
         are mostly biases, and lookups, whose second moment is diagonal.
 

@@ -33,7 +33,8 @@ def _check(path: str, array: jax.Array, pmapped: bool) -> None:
                 "device went its own way. Add the statistics over the devices and average the "
                 "gradients in every step, before update():\n"
                 "    grads = jax.lax.pmean(grads, axis_name)\n"
-                "    value_and_grad(loss, axis_name=...), or jax.lax.psum(input_stats, axis_name)"
+                "    input_stats = jax.lax.psum(input_stats, axis_name)\n"
+                "The second line is not needed after value_and_grad(loss_fn, axis_name=axis_name)."
             )
 
 

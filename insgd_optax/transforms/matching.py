@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from insgd_optax.moments import InputMoments
-from insgd_optax.sharding import axes_apart, axis_names
+from insgd_optax.sharding import axes_apart, in_a_call
 from insgd_optax.structures import Structure
 
 NO_PARAMS = """update() was called without params, which steps are relative to:
@@ -153,7 +153,7 @@ def _check_devices(path: str, leaf: Any, moments: InputMoments) -> None:
             f"The statistics of '{path}' of shape {jnp.shape(leaf)} vary over the mesh axes "
             f"{apart}, and its update does not: each device would keep the history of its own "
             "part of the batch. Add them over the devices, as gradients are averaged:\n"
-            f"    value_and_grad(loss_fn, axis_name={axis_names(apart)})\n"
+            f"    value_and_grad(loss_fn, axis_name={in_a_call(apart)})\n"
             "or, where they come from elsewhere,\n"
-            f"    input_stats = jax.lax.psum(input_stats, {axis_names(apart)})"
+            f"    input_stats = jax.lax.psum(input_stats, {in_a_call(apart)})"
         )

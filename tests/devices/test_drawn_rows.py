@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import insgd_optax as insgd
 from insgd_optax.capture.layers.sampling import Draw, drawn_rows
+from insgd_optax.sharding import names_of
 from zoo.case import normal
 
 ROWS = insgd.Full(rows=16)
@@ -109,36 +110,131 @@ def test_keys_of_every_devices_own_leave_them_agreed_on_the_rows():
     assert jax.jit(mapped)(PARAMS, *BATCH).count == 16
 
 
+def _places(number: int, total: int, seed: int) -> Any:
+    """The rows that each of eight devices draws, by their places among the rows of all."""
+
+    def drawn(device: Any) -> Any:
+        places = drawn_rows(number, total, Draw(seed, ("data",)))
+        assert places is not None
+        return places + (device * total).astype(places.dtype)
+
+    return np.asarray(jax.vmap(drawn, axis_name="data")(jnp.arange(8)))
+
+
 @pytest.mark.parametrize(("number", "total"), [(16, 8), (12, 8), (15, 2), (9, 4), (20, 1000)])
 def test_of_rows_over_devices_each_is_drawn_once_and_about_so_many(number, total):
-    places = [
-        np.asarray(drawn_rows(number, total, Draw(7, device, 8))) + device * total
-        for device in range(8)
-    ]
-    every = np.concatenate(places)
-    assert len(set(every)) == len(every) == -(-number // 8) * 8
-    assert all(device * total <= p.min() <= p.max() < (device + 1) * total
-               for device, p in enumerate(places))  # fmt: skip
+    places = _places(number, total, 7)
+    assert len(set(places.ravel())) == places.size == -(-number // 8) * 8
+    for device, its in enumerate(places):
+        assert device * total <= its.min() <= its.max() < (device + 1) * total
 
 
 @pytest.mark.parametrize(("number", "total"), [(512, 2**20), (64, 777), (8, 9)])
 def test_devices_draw_the_very_rows_of_one_that_has_them_all(number, total):
     whole = drawn_rows(number, 8 * total, Draw(3))
-    parts = [drawn_rows(number, total, Draw(3, device, 8)) for device in range(8)]
-    np.testing.assert_array_equal(
-        np.concatenate([np.asarray(part) + n * total for n, part in enumerate(parts)]), whole
-    )
+    np.testing.assert_array_equal(_places(number, total, 3).ravel(), whole)
 
 
-def test_all_rows_are_taken_where_all_devices_together_have_no_more():
-    assert drawn_rows(16, 2, Draw(1, 3, 8)) is None
-    assert drawn_rows(None, 1000, Draw(1, 3, 8)) is None
+@pytest.mark.parametrize("number", [16, None])
+def test_all_rows_are_taken_where_all_devices_together_have_no_more(number):
+    def drawn(device: Any) -> Any:
+        assert drawn_rows(number, 2, Draw(1, ("data",))) is None
+        return device
+
+    jax.vmap(drawn, axis_name="data")(jnp.arange(8))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "other"),
+    [
+        (8, jnp.array(2.0)), (16, jax.random.key(1)), (16, jax.random.PRNGKey(1)),
+        (64, jnp.arange(8.0)), (64, jnp.arange(64.0)), (64, jnp.ones(64)), (64, jnp.ones(8)),
+    ],
+    ids=["scalar", "key", "raw key", "as on a device", "as on all", "ones", "ones as on a device"],
+)  # fmt: skip
+def test_what_is_not_split_may_have_as_many_rows_as_the_batch(batch, other, check_vma):
+    def stats(params: Any, x: Any, other: Any, **options: Any) -> Any:
+        def loss(params: Any, x: Any, other: Any) -> jax.Array:
+            del other
+            return jnp.mean((x @ params["w"]) ** 2)
+
+        return insgd.value_and_grad(loss, structure=ROWS, **options)(params, x, other)[2]
+
+    params, x = {"w": normal(1, (4, 3), "float64")}, normal(0, (batch, 32, 4), "float64")
+    mapped = jax.shard_map(
+        lambda *arguments: stats(*arguments, axis_name="data"), mesh=_mesh(),
+        in_specs=(P(), P("data"), P()), out_specs=P(), check_vma=check_vma,
+    )  # fmt: skip
+    _assert_alike(jax.jit(mapped)(params, x, other), jax.jit(stats)(params, x, other))
+
+
+@pytest.mark.parametrize("structure", [ROWS, insgd.Full(rows=None), insgd.MeanVariances()])
+@pytest.mark.parametrize("prompts", [12, 40])
+def test_an_input_that_all_devices_have_counts_once_where_types_tell(prompts, structure):
+    def stats(params: Any, x: Any, prompt: Any, **options: Any) -> Any:
+        def loss(params: Any, x: Any, prompt: Any) -> jax.Array:
+            return jnp.mean((x @ params["w"]) ** 2) + jnp.mean((prompt @ params["w"]) ** 2)
+
+        return insgd.value_and_grad(loss, structure=structure, **options)(params, x, prompt)[2]
+
+    params = {"w": normal(1, (4, 3), "float64")}
+    x, prompt = normal(0, (64, 4), "float64"), normal(2, (prompts, 4), "float64")
+    mapped = jax.shard_map(
+        lambda *arguments: stats(*arguments, axis_name="data"), mesh=_mesh(),
+        in_specs=(P(), P("data"), P()), out_specs=P(),
+    )  # fmt: skip
+    _assert_alike(jax.jit(mapped)(params, x, prompt), jax.jit(stats)(params, x, prompt))
+
+
+@pytest.mark.parametrize("structure", [ROWS, insgd.MeanVariances()])
+@pytest.mark.parametrize("where", ["in the loss", "around it"])
+def test_a_mesh_inside_of_a_mesh_has_the_statistics_of_one_device(structure, where):
+    mesh = jax.make_mesh((4, 2), ("data", "more"), axis_types=(AxisType.Auto,) * 2)
+    params, x = {"w": normal(1, (4, 2), "float64")}, normal(0, (64, 4), "float64")
+
+    def alone(params: Any, x: Any) -> jax.Array:
+        return jnp.mean((x @ params["w"]) ** 2)
+
+    def over(axis: str, function: Any, **settings: Any) -> Any:
+        return jax.shard_map(
+            function, in_specs=(P(), P(axis)), out_specs=P(), axis_names={axis}, check_vma=False,
+            **settings,
+        )  # fmt: skip
+
+    def inner(params: Any, x: Any) -> Any:
+        return jax.lax.pmean(alone(params, x), "more")
+
+    def both(params: Any, x: Any) -> Any:
+        nested = over("more", inner)
+        return over("data", lambda *batch: jax.lax.pmean(nested(*batch), "data"), mesh=mesh)(
+            params, x
+        )
+
+    def stats(loss: Any, **options: Any) -> Any:
+        return lambda *batch: insgd.value_and_grad(loss, structure=structure, **options)(*batch)[2]
+
+    found = stats(both)
+    if where == "around it":
+        found = over("data", stats(over("more", inner), axis_name="data"), mesh=mesh)
+    _assert_alike(jax.jit(found)(params, x), jax.jit(stats(alone))(params, x))
 
 
 @pytest.mark.parametrize("axis_name", ["data", ("more", "data")])
 def test_an_axis_that_there_is_not_is_an_error_that_names_it(axis_name):
     with pytest.raises(ValueError, match=r"no axis of this name here.*jax\.shard_map"):
         _stats(axis_name=axis_name)(PARAMS, *BATCH)
+
+
+@pytest.mark.parametrize("axis_name", [0, ("data", 1)])
+def test_an_axis_without_a_name_is_an_error(axis_name):
+    with pytest.raises(TypeError, match="axis_name must be a name or a tuple of names"):
+        names_of(axis_name)
+
+
+def test_an_axis_that_comes_twice_is_an_error():
+    with pytest.raises(ValueError, match="names an axis twice"):
+        insgd.value_and_grad(loss_fn, axis_name=("data", "data"))
 
 
 @pytest.mark.framework

@@ -17,7 +17,7 @@ from zoo.case import normal
 PARAMS = {"w": normal(0, (8, 4), "float64"), "b": jnp.zeros(4)}
 # The inputs of the last device are 64 times as large as those of the first.
 INPUTS = normal(1, (64, 8), "float64") * jnp.arange(1.0, 65.0)[:, None]
-STRUCTURES = [  # with all rows: each device draws its own
+STRUCTURES = [  # with all rows: without axis_name each device draws its own
     insgd.Scalar(),
     insgd.Diagonal(),
     insgd.Frequency(),
@@ -54,11 +54,11 @@ def _mesh(*axes: str) -> Any:
     return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
-def _step(tx: Any, axis: Any, structure: Any = None, reduce: Any = jax.lax.psum) -> Any:
+def _step(
+    tx: Any, axis: Any, structure: Any = None, reduce: Any = jax.lax.psum, **options: Any
+) -> Any:
     """The usual data-parallel step; without ``reduce`` the statistics stay each device's own."""
-    options = {} if structure is None else {"structure": structure}
-    if reduce == "by axis_name":
-        options, reduce = options | {"axis_name": axis}, None
+    options |= {} if structure is None else {"structure": structure}
 
     def step(params: Any, state: Any, x: Any) -> Any:
         def loss(params: Any, x: Any) -> jax.Array:
@@ -113,7 +113,7 @@ def test_statistics_added_over_devices_step_as_one_device_does(structure, check_
 @or_with_drawn_rows
 def test_with_axis_name_a_step_is_that_of_one_device_whatever_rows_are_drawn(structure, check_vma):
     tx, axes = insgd.insgd(structure=structure), ("data", "more")
-    sharded = _sharded(_step(tx, axes, structure, "by axis_name"), axes, check_vma)
+    sharded = _sharded(_step(tx, axes, structure, None, axis_name=axes), axes, check_vma)
     spread, state = _run(sharded, PARAMS, tx.init(PARAMS))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), _alone(structure), spread
@@ -170,9 +170,9 @@ def test_a_branch_that_does_not_use_a_layer_has_sums_that_vary_as_those_of_the_o
     np.testing.assert_array_equal(found.count, whole["w"].count)
 
 
-def _pmapped(reduce: Any, structure: Any = None) -> Any:
+def _pmapped(reduce: Any, structure: Any = None, **options: Any) -> Any:
     tx = insgd.insgd() if structure is None else insgd.insgd(structure=structure)
-    step = jax.pmap(_step(tx, "data", structure, reduce), axis_name="data")
+    step = jax.pmap(_step(tx, "data", structure, reduce, **options), axis_name="data")
     return _run(step, _stacked(PARAMS), _stacked(tx.init(PARAMS)), INPUTS.reshape(8, 8, 8))
 
 
@@ -192,7 +192,7 @@ def test_under_pmap_statistics_added_over_devices_step_as_one_device_does(struct
 
 @or_with_drawn_rows
 def test_under_pmap_with_axis_name_a_step_is_that_of_one_device(structure):
-    params, state = _pmapped("by axis_name", structure)
+    params, state = _pmapped(None, structure, axis_name="data")
     np.testing.assert_allclose(params["w"][3], _alone(structure)["w"], rtol=1e-10)
     insgd.check_state(state, params, pmapped=True)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw
+from insgd_optax.capture.layers.sampling import UNSEEDED, Draw
 from insgd_optax.layout import Step
 from insgd_optax.numerics import as_dtype, wide_dtype
 from insgd_optax.structures import LayerInput
@@ -61,9 +61,9 @@ class Layer:
     is_choice: bool = False
     strides: tuple[int, ...] | None = None
 
-    def look_at(self, inputs: Sequence[Any], draw: Draw = EVERY_BATCH_ALIKE) -> RowInput:
+    def look_at(self, inputs: Sequence[Any], draw: Draw = UNSEEDED) -> RowInput:
         """What it sees of its input operands, through which no gradient flows."""
-        return self.look(*jax.lax.stop_gradient(list(inputs)), draw=draw)
+        return self.look(*jax.lax.stop_gradient(list(inputs)), draw=draw.of(inputs))
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:

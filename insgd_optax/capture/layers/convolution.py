@@ -17,7 +17,7 @@ from insgd_optax.capture.layers.base import (
     wide,
     with_a_mean,
 )
-from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw, drawn_rows
+from insgd_optax.capture.layers.sampling import UNSEEDED, Draw, drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
 from insgd_optax.sharding import taken
@@ -69,7 +69,7 @@ class ConvolutionInput:
     kernel: tuple[int, ...]
     space: tuple[int, ...]
     params: dict[str, Any]
-    draw: Draw = EVERY_BATCH_ALIKE
+    draw: Draw = UNSEEDED
 
     has_positions = True
 

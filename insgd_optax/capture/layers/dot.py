@@ -17,7 +17,7 @@ from insgd_optax.capture.layers.base import (
     wide,
     with_a_mean,
 )
-from insgd_optax.capture.layers.sampling import EVERY_BATCH_ALIKE, Draw, drawn_rows
+from insgd_optax.capture.layers.sampling import UNSEEDED, Draw, drawn_rows
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.layout import Step
 from insgd_optax.sharding import everywhere, taken
@@ -81,7 +81,7 @@ class DotInput:
     output_groups: tuple[int, ...]
     outputs_before: int
     outputs_after: int
-    draw: Draw = EVERY_BATCH_ALIKE
+    draw: Draw = UNSEEDED
 
     has_positions = False
 

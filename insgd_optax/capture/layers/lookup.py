@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from insgd_optax.capture.layers.base import Layer, applied_to_ones, products, real
+from insgd_optax.capture.layers.sampling import UNSEEDED, Draw
 from insgd_optax.compat import JaxprEqn, dtype_of, shape_of
 from insgd_optax.layout import Step
 from insgd_optax.numerics import wide_dtype
@@ -29,7 +30,7 @@ def lookup_layer(equation: JaxprEqn) -> Layer | None:
     order = (*batched, *looked_up, *rows)
     dtype = wide_dtype(dtype_of(equation.outvars[0]))  # indices have no precision of their own
 
-    def look(*indices: ArrayLike, draw: Any = None) -> LookupInput:
+    def look(*indices: ArrayLike, draw: Draw = UNSEEDED) -> LookupInput:
         del draw  # no rows are drawn
         arrays = tuple(map(jnp.asarray, indices))
         return LookupInput(arrays, shape, (batched, looked_up, rows), params, dtype)

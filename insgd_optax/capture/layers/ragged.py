@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from insgd_optax.capture.layers.base import Layer, magnitudes, with_a_mean
+from insgd_optax.capture.layers.sampling import UNSEEDED, Draw
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.structures import Signals, Sums
 
@@ -27,7 +27,7 @@ def ragged_layer(equation: JaxprEqn) -> Layer | None:
     return Layer("ragged_dot", 1, (0, 2), (), groups, inputs, outputs, _look)
 
 
-def _look(x: Array, sizes: Array, draw: Any = None) -> "RaggedInput":
+def _look(x: Array, sizes: Array, draw: Draw = UNSEEDED) -> "RaggedInput":
     del draw  # no rows are drawn
     return RaggedInput(x, sizes)
 

@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Bool, Int, UInt32
+
+from insgd_optax.compat import varying_axes
+from insgd_optax.sharding import is_typed, split_over
 
 # 2**32 and 1 over the golden ratio: multiples of them, modulo 1, spread evenly.
 GOLDEN_BITS, GOLDEN = 2654435769, 0.6180339887
@@ -20,23 +24,20 @@ class Draw:
     """What decides which rows are drawn.
 
     Attributes:
-      seed: a number from what comes with every batch.
-      device: of the devices whose rows are counted as one batch, which one this is.
-      devices: how many they are (static).
+      seed: a number from what comes with every batch, the same on all devices.
+      axes: those of ``shard_map``, ``pmap`` or ``vmap`` that rows are split over (static: where a
+        device is among the others is asked for where rows are drawn).
     """
 
     seed: Any = 0
-    device: Any = 0
-    devices: int = dataclasses.field(default=1, metadata={"static": True})
+    axes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
-    def among(self, axes: Sequence[str]) -> "Draw":
-        """On one of the devices along these axes, each with its part of the rows."""
-        number = jax.lax.psum(1, tuple(axes))
-        device = self.device * number + jax.lax.axis_index(tuple(axes))
-        return Draw(self.seed, device, self.devices * number)
+    def of(self, inputs: Sequence[Any]) -> "Draw":
+        """For these inputs of a layer, which may be split over some of the axes only."""
+        return Draw(self.seed, split_over(inputs, self.axes))
 
 
-EVERY_BATCH_ALIKE = Draw()
+UNSEEDED = Draw()  # where nothing is drawn
 
 
 def draw_of(arrays: Sequence[Any], axes: tuple[str, ...] = ()) -> Draw:
@@ -47,71 +48,95 @@ def draw_of(arrays: Sequence[Any], axes: tuple[str, ...] = ()) -> Draw:
 
     Args:
       arrays: the arguments that are the same numbers on any number of devices.
-      axes: those of ``shard_map``, ``pmap`` or ``vmap`` over which rows are split.
+      axes: those that the batch is split over.
     """
-    draw = Draw(_seed_of(arrays, axes))
-    return draw.among(axes) if axes else draw
+    return Draw(_seed_of(arrays, axes), axes)
 
 
-def drawn_rows(number: int | None, total: int, draw: Draw) -> Int[Array, " rows"] | None:
+def drawn_rows(wanted: int | None, rows: int, draw: Draw) -> Int[Array, " drawn"] | None:
     """Places of about so many rows out of all, every row equally likely; None for all rows.
 
-    One row is drawn from each of ``number`` stretches of equal length. The gradient function has
-    no state, and needs no key for this: what decides comes from the batch. Of rows that are split
-    over devices, each device draws from its own stretches.
+    One row is drawn from each of as many stretches of equal length. The gradient function has no
+    state, and needs no key for this: what decides comes from the batch. Of rows that are split over
+    devices, each device draws from its own stretches.
 
     Args:
-      number: how many to draw on all devices together, or None. Rounded up to as many on each.
-      total: how many there are on this device.
+      wanted: how many to draw on all devices together, or None. Rounded up to as many on each.
+      rows: how many there are on this device.
       draw: what decides.
     """
-    if number is None or number >= total * draw.devices:
+    devices = jax.lax.axis_size(draw.axes) if draw.axes else 1
+    if wanted is None or wanted >= rows * devices:
         return None
-    number = -(-number // draw.devices)
+    drawn = -(-wanted // devices)
+    shifts = (np.arange(devices * drawn) * GOLDEN % 1).astype(np.float32).reshape(devices, drawn)
+    shift = jnp.asarray(shifts)[jax.lax.axis_index(draw.axes)] if draw.axes else shifts[0]
     start = (_scrambled(jnp.uint32(draw.seed)) >> 8).astype(jnp.float32) / jnp.float32(1 << 24)
-    shifts = (np.arange(draw.devices * number) * GOLDEN % 1).astype(np.float32)
-    of_devices = shifts.reshape(draw.devices, number)
-    shift = jnp.asarray(of_devices)[draw.device] if draw.devices > 1 else of_devices[0]
     within = (start + shift) % 1
-    # (stretch + within) * total / number, with the large part in integers.
-    stretch = np.arange(number, dtype=np.int64)
-    begin, rest = (stretch * total) // number, (stretch * total) % number / number
-    offset = jnp.floor(rest.astype(np.float32) + within * np.float32(total / number))
-    return jnp.minimum(begin.astype(np.int32) + offset.astype(jnp.int32), total - 1)
+    # (stretch + within) * rows / drawn, with the large part in integers.
+    stretch = np.arange(drawn, dtype=np.int64)
+    begin, rest = (stretch * rows) // drawn, (stretch * rows) % drawn / drawn
+    offset = jnp.floor(rest.astype(np.float32) + within * np.float32(rows / drawn))
+    return jnp.minimum(begin.astype(np.int32) + offset.astype(jnp.int32), rows - 1)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _seed_of(arrays: Sequence[Any], axes: tuple[str, ...]) -> UInt32[Array, ""]:
-    """Traced once for batches of one shape, and without jit one program instead of many."""
-    hashes: dict[int, Any] = {}  # of every row, for the arrays with so many rows
-    for array in arrays:
-        for part in _integers(array):
-            rows = _hashes_of_rows(part if part.ndim else part[None])
-            hashes[len(rows)] = _scrambled(hashes.get(len(rows), jnp.uint32(0))) + rows
+    """The hash that one device would have of arrays of which some are split over devices.
+
+    Where arrays have no types, those that are alike on all devices may be split or not. So of most
+    of them only the largest hash of a row counts, which is the same in both cases: of masks,
+    labels, weights of classes, counters and keys. Those with the longest rows are data itself, and
+    there every number counts. (Traced once for batches of one shape.)
+    """
+    parts = [part for array in arrays for part in _integers(array)]
+    if not parts:
+        return jnp.uint32(0)
+    parts = [part if part.ndim else part[None] for part in parts]
+    rows = [_hashes_of_rows(part) for part in parts]
+    largest = jnp.stack([jnp.max(each, initial=0) for each in rows])
+    largest = jax.lax.pmax(largest, axes) if axes else largest
+    lengths = [math.prod(part.shape[1:]) for part in parts]
+    longest = [place for place, length in enumerate(lengths) if length == max(lengths)]
+    data, above = [parts[n] for n in longest], [rows[n] - largest[n] for n in longest]
     seed = jnp.uint32(0)
-    for rows in hashes.values():
-        seed = _scrambled(seed) + _hash_over_devices(_scrambled(rows), axes)
+    for number in (*largest, *_hashes_over_devices(data, above, axes)):
+        seed = _scrambled(seed) + number
     return seed
 
 
-def _hash_over_devices(rows: UInt32[Array, " rows"], axes: Sequence[str]) -> UInt32[Array, ""]:
-    """The hash that one device would have of the rows of all.
+def _hashes_over_devices(
+    parts: Sequence[Array], rows: Sequence[Array], axes: Sequence[str]
+) -> UInt32[Array, " parts"]:
+    """For each array the sum of its rows' hashes times their places among the rows of all devices.
 
-    Arguments that differ between devices are split over them, and each device's rows come after
-    those of the devices before it. Those that do not differ count once.
+    Hashes are what they are above the largest. So an array of equal rows has the sum 0, whether it
+    is split or not.
     """
-    number, total = jnp.uint32(len(rows)), jnp.sum(rows, dtype=jnp.uint32)
-    places = jnp.arange(1, len(rows) + 1, dtype=jnp.uint32)
-    found = jnp.sum(rows * places, dtype=jnp.uint32)
+    places = [jnp.arange(1, len(each) + 1, dtype=jnp.uint32) for each in rows]
+    total = jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in rows])
+    found = jnp.stack(
+        [jnp.sum(n * each, dtype=jnp.uint32) for n, each in zip(places, rows, strict=True)]
+    )
+    number = jnp.asarray([len(each) for each in rows], jnp.uint32)
     for axis in reversed(axes):
-        device = jax.lax.axis_index(axis).astype(jnp.uint32)
-        largest = jax.lax.pmax(found, axis)
-        is_split = jax.lax.pmin(found, axis) != largest
-        of_all = jax.lax.psum(found + device * number * total, axis)
-        found = jnp.where(is_split, of_all, largest)
-        number = jnp.where(is_split, number * jax.lax.psum(1, axis), number)
-        total = jnp.where(is_split, jax.lax.psum(total, axis), jax.lax.pmax(total, axis))
+        is_split = _is_split(parts, found, axis)
+        before = jax.lax.axis_index(axis).astype(jnp.uint32) * number
+        found, total = (
+            jnp.where(is_split, jax.lax.psum(each, axis), jax.lax.pmax(each, axis))
+            for each in (found + jnp.where(is_split, before * total, 0), total)
+        )
+        number = jnp.where(is_split, number * jnp.uint32(jax.lax.axis_size(axis)), number)
     return found
+
+
+def _is_split(
+    parts: Sequence[Array], hashes: UInt32[Array, " parts"], axis: str
+) -> Bool[Array, " parts"]:
+    """Which of the arrays are split over an axis: by their types, or else by what they hold."""
+    if is_typed(axis):
+        return jnp.asarray([axis in varying_axes(part) for part in parts])
+    return jax.lax.pmin(hashes, axis) != jax.lax.pmax(hashes, axis)
 
 
 def _scrambled(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
