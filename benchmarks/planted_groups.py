@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import insgd_optax as insgd
-from benchmarks.trials import with_spread
+from benchmarks.shared.trials import with_spread
 
 STEPS, EARLY, BATCH = 600, 150, 64
 # Of how often similar inputs came, and of how large their gradients were.

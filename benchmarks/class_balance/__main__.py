@@ -21,7 +21,7 @@ from benchmarks.class_balance.contenders import contenders
 from benchmarks.class_balance.data import Task, tasks
 from benchmarks.class_balance.figure import write_figure
 from benchmarks.class_balance.report import section
-from benchmarks.machine import machine
+from benchmarks.shared.machine import machine
 
 
 def main() -> None:

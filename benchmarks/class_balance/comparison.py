@@ -9,7 +9,7 @@ from jaxtyping import Float
 from benchmarks.class_balance.contenders import LOSSES, PLAIN, Balance, contenders, losses_of
 from benchmarks.class_balance.data import Cut, Task
 from benchmarks.class_balance.training import Program, program, recalls, trained
-from benchmarks.trials import searched
+from benchmarks.shared.trials import searched
 
 SEARCH_SEED = 100
 

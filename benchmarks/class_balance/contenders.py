@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 import insgd_optax as insgd
-from benchmarks.gradient import muon_dimensions
+from benchmarks.shared.gradient import muon_dimensions
 
 # Input normalization by every feature's mean and variance, and by the whole second moment.
 OURS = (DEFAULT, FULL) = ("INSGD", "INSGD Full")

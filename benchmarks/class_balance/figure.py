@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from benchmarks.class_balance.comparison import Row
 from benchmarks.class_balance.contenders import CLASS_AND_HISTORY, LOSSES, contenders
 from benchmarks.class_balance.report import balanced_accuracy, worst_recall
-from benchmarks.trials import deviation
+from benchmarks.shared.trials import deviation
 
 # Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
 STYLES = (

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from benchmarks.class_balance.comparison import Row
 from benchmarks.class_balance.contenders import OURS
 from benchmarks.class_balance.data import Task
-from benchmarks.trials import at_an_edge, deviation, with_spread
+from benchmarks.shared.trials import at_an_edge, deviation, with_spread
 
 PARTS = ("head", "middle", "tail")
 

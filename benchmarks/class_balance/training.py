@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 import insgd_optax as insgd
 from benchmarks.class_balance.contenders import Balance, Contender
 from benchmarks.class_balance.data import Task
-from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import Split
 from benchmarks.long_tail.training import BATCH_ARGNUMS
+from benchmarks.shared.gradient import gradient_of
 from benchmarks.shared.image_networks import NormalizedConvNet
 from benchmarks.shared.images import augmented
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from benchmarks.shared.contender import Contender
 from benchmarks.shared.data import Digits
-from benchmarks.shared.step import Carry, train_step
+from benchmarks.shared.step import Carry, applied, started, train_step
 
 STEPS, BATCH = 300, 64
 
@@ -22,12 +22,12 @@ class Training(NamedTuple):
     Attributes:
       start: the first carry and a key for each step, of a seed, which draws the weights and the
         batches.
-      step: the next carry, from one and a key, in the form of `jax.lax.scan`.
+      step: the next carry and the loss, from a carry and a key, in the form of `jax.lax.scan`.
       accuracy: validation accuracy in percent, of a carry.
     """
 
     start: Callable[[Any], tuple[Carry, Array]]
-    step: Callable[[Carry, Array], tuple[Carry, None]]
+    step: Callable[[Carry, Array], tuple[Carry, Array]]
     accuracy: Callable[[Carry], Float[Array, ""]]
 
 
@@ -37,19 +37,19 @@ def training(
     """`STEPS` batches of `BATCH`, each drawn without replacement."""
 
     def loss_fn(params: Any, statistics: Any, images: Array, labels: Array) -> tuple[Array, Any]:
-        logits = jnp.asarray(model.apply({"params": params}, images))
+        logits, statistics = applied(model, params, statistics, images)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), statistics
 
     def start(seed: Any) -> tuple[Carry, Array]:
-        params = model.init(jax.random.key(seed), data.images[:1])["params"]
+        params, statistics = started(model, jax.random.key(seed), data.images[:1])
         keys = jax.random.split(jax.random.key(seed + 1000), STEPS)
-        return Carry(params, contender.optimizer(rate).init(params), {}), keys
+        return Carry(params, contender.optimizer(rate).init(params), statistics), keys
 
-    def step(carry: Carry, key: Array) -> tuple[Carry, None]:
+    def step(carry: Carry, key: Array) -> tuple[Carry, Array]:
         rows = jax.random.choice(key, len(data.images), (BATCH,), replace=False)
         batch = data.images[rows], data.labels[rows]
-        return train_step(loss_fn, contender, rate, carry, batch), None
+        return train_step(loss_fn, contender, rate, carry, batch)
 
     def accuracy(carry: Carry) -> Array:
         logits = jnp.asarray(model.apply({"params": carry.params}, data.validation_images))

@@ -21,8 +21,8 @@ from benchmarks.long_tail import report
 from benchmarks.long_tail.contenders import EXACT, Contender, contenders
 from benchmarks.long_tail.data import LongTail, load
 from benchmarks.long_tail.training import ConvNet, train
-from benchmarks.machine import machine
-from benchmarks.trials import searched
+from benchmarks.shared.machine import machine
+from benchmarks.shared.trials import searched
 
 SEARCH_SEED = 100
 

@@ -7,8 +7,8 @@ import jax
 import optax
 
 import insgd_optax as insgd
-from benchmarks.gradient import muon_dimensions
 from benchmarks.long_tail.training import Build, Optimizer
+from benchmarks.shared.gradient import muon_dimensions
 
 # Whose factors are refreshed now and then from some rows, and at every step from all of them.
 FULL, EXACT = "INSGD Full", "INSGD Full, exact"

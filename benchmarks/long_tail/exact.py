@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.long_tail.contenders import EXACT, FULL, contenders
 from benchmarks.long_tail.data import load
 from benchmarks.long_tail.training import ConvNet, train
-from benchmarks.trials import with_spread
+from benchmarks.shared.trials import with_spread
 
 
 def main() -> None:

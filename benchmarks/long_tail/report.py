@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.trials import at_an_edge, with_spread
+from benchmarks.shared.trials import at_an_edge, with_spread
 
 # By number of epochs, by optimizer: a curve for every seed.
 Curves = dict[int, dict[str, list[dict[str, Any]]]]

@@ -12,8 +12,8 @@ import optax
 from jaxtyping import Array
 
 import insgd_optax as insgd
-from benchmarks.gradient import gradient_of
 from benchmarks.long_tail.data import NUM_CLASSES, LongTail, Split
+from benchmarks.shared.gradient import gradient_of
 from benchmarks.shared.images import augmented
 
 BATCH = 128

@@ -10,13 +10,12 @@ number: ``rare_tokens.md``, ``.png`` and ``.json``. Takes about ten minutes on o
 """
 
 import argparse
-import json
 import pathlib
 
-from benchmarks.machine import machine
 from benchmarks.rare_tokens.comparison import compared
-from benchmarks.rare_tokens.report import table, write_figure
+from benchmarks.rare_tokens.report import draw, table
 from benchmarks.rare_tokens.training import BATCH, STEPS
+from benchmarks.shared.report import write_json
 
 
 def main() -> None:
@@ -27,11 +26,10 @@ def main() -> None:
     found = compared(options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = [row.as_json() for row in found.rows]
-    results = {"machine": machine(), "steps": STEPS, "batch": BATCH, "least": found.least.tolist()}
-    report = json.dumps({**results, "rows": rows}, indent=1)
-    (options.out / "rare_tokens.json").write_text(report + "\n")
+    results = {"steps": STEPS, "batch": BATCH, "least": found.least.tolist(), "rows": rows}
+    write_json(options.out / "rare_tokens.json", results)
     (options.out / "rare_tokens.md").write_text(table(found))
-    write_figure(options.out / "rare_tokens.png", found)
+    draw(options.out / "rare_tokens.png", found)
     print(table(found))
 
 

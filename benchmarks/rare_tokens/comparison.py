@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from benchmarks.rare_tokens.contenders import Contender, contenders
+from benchmarks.rare_tokens.contenders import contenders, trials
 from benchmarks.rare_tokens.process import DECILES, deciles, least_losses, text
 from benchmarks.rare_tokens.training import evaluated, program, trained
+from benchmarks.shared.contender import Contender
+from benchmarks.shared.report import listed
 
 SEARCH_SEED, VALIDATION_TEXT, TEST_TEXT = 100, 200, 300
 STREAMS, LENGTH = 100, 400
@@ -32,8 +34,8 @@ class Row(NamedTuple):
     by_decile: Float[np.ndarray, "seeds deciles"]
 
     def as_json(self) -> dict[str, Any]:
-        arrays = {"loss": self.loss.tolist(), "by_decile": self.by_decile.tolist()}
-        tuning = {rate: loss if np.isfinite(loss) else None for rate, loss in self.tuning.items()}
+        arrays = {"loss": listed(self.loss), "by_decile": listed(self.by_decile)}
+        tuning = {rate: listed(loss) for rate, loss in self.tuning.items()}
         return {**self._asdict(), **arrays, "tuning": tuning}
 
 
@@ -55,7 +57,7 @@ def _row(
     name: str, contender: Contender, seeds: int, validation: np.ndarray, test: np.ndarray
 ) -> Row:
     start, compiled, tuning = time.perf_counter(), program(contender), {}
-    for rate in contender.rates():
+    for rate in trials(contender):
         loss = float(evaluated(trained(compiled, rate, SEARCH_SEED), validation).mean())
         tuning[rate] = loss if np.isfinite(loss) else np.inf
     rate = min(tuning, key=tuning.__getitem__)

@@ -2,11 +2,8 @@
 
 import pathlib
 
-import matplotlib
-import numpy as np
-
-matplotlib.use("Agg")  # writes files, needs no screen
 import matplotlib.pyplot as plt
+import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
@@ -14,21 +11,21 @@ from benchmarks.rare_tokens.comparison import Found, Row
 from benchmarks.rare_tokens.contenders import EXPONENTS, TRIALS
 from benchmarks.rare_tokens.process import CONTEXT, DECILES, TOKENS, deciles
 from benchmarks.rare_tokens.training import BATCH, STEPS
-from benchmarks.trials import at_an_edge, deviation, with_spread
+from benchmarks.shared.report import STYLES, markdown_table, plain, write_figure
+from benchmarks.shared.trials import at_an_edge, deviation, with_spread
 
 FREQUENT = DECILES // 2
-# Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
-STYLES = (("#E69F00", "s"), ("#0072B2", "o"), ("#009E73", "^"))
-PEER = ("#CC79A7", "D")
+# An optimizer as it is, and with each exponent.
+MEMBERS = tuple(STYLES[name] for name in ("SGD", "INSGD", "Muon"))
 
 
 def table(found: Found) -> str:
     """One row an optimizer, as it is, and one for the process itself."""
     header = ["optimizer", "learning rate", "test loss", "frequent", "rarest", "numbers of state"]
-    lines = [header, ["---"] * len(header), *map(_cells, found.rows)]
+    rows = [_cells(row) for row in found.rows]
     least = [found.least[0], found.least[1 : 1 + FREQUENT].mean(), found.least[-1]]
-    lines.append(["the true probabilities", "", *(f"{loss:.3f}" for loss in least), "0"])
-    return f"{_caption()}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    rows.append(["the true probabilities", "", *(f"{loss:.3f}" for loss in least), "0"])
+    return f"{_caption()}\n\n{markdown_table(header, rows)}\n"
 
 
 def _caption() -> str:
@@ -48,7 +45,7 @@ def _cells(row: Row) -> list[str]:
     return [row.name, f"{row.rate:g}{edge}", *shown, f"{row.state_size:,}"]
 
 
-def write_figure(path: pathlib.Path, found: Found) -> None:
+def draw(path: pathlib.Path, found: Found) -> None:
     """A panel for each optimizer that takes the factor: what a tenth loses above what it must."""
     members = 1 + len(EXPONENTS)
     peer = next(row for row in found.rows if row.name == "Adam")
@@ -59,17 +56,14 @@ def write_figure(path: pathlib.Path, found: Found) -> None:
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for axis, family in zip(axes[0], families, strict=True):
-        _draw(axis, peer, found.least[1:], *PEER)
-        for row, style in zip(family, STYLES, strict=True):
+        _draw(axis, peer, found.least[1:], *STYLES["Adam"])
+        for row, style in zip(family, MEMBERS, strict=True):
             _draw(axis, row, found.least[1:], *style)
         axis.set(xticks=range(1, DECILES + 1), xlabel="tenth of the text, rarest tokens last")
         axis.legend(frameon=False, fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", alpha=0.25, linewidth=0.6)
+        plain(axis)
     axes[0][0].set_ylabel("test loss above the true probabilities'")
-    # Without the version of matplotlib the same picture is the same file.
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    write_figure(path, figure)
 
 
 def _draw(

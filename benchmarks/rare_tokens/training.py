@@ -9,9 +9,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from benchmarks.gradient import gradient_of
-from benchmarks.rare_tokens.contenders import Contender
 from benchmarks.rare_tokens.process import CONTEXT, TOKENS, text
+from benchmarks.shared.contender import Contender
+from benchmarks.shared.step import Carry, train_step
 
 STEPS, BATCH = 2000, 128
 EMBEDDED, HIDDEN = 32, 128
@@ -33,24 +33,20 @@ class Program(NamedTuple):
 def program(contender: Contender) -> Program:
     """The learning rate falls along half a cosine, for everyone."""
     shape = optax.cosine_decay_schedule(1.0, STEPS)
-    gradient = gradient_of(mean_loss, contender.structure)
-
-    def optimizer(rate: Any) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(contender.make(lambda count: rate * shape(count)))
 
     @jax.jit
     def train(params: Any, rate: Array, batches: Int[Array, "steps batch window"]) -> Any:
-        chain = optimizer(rate)
+        def schedule(count: Any) -> Array:
+            return rate * jnp.asarray(shape(count))
 
-        def step(carry: Any, windows: Array) -> tuple[Any, None]:
-            params, state = carry
-            _, grads, extra = gradient(params, windows)
-            updates, state = chain.update(grads, state, params, groups=windows[:, -1], **extra)
-            return (optax.apply_updates(params, updates), state), None
+        def step(carry: Carry, windows: Array) -> tuple[Carry, Array]:
+            last, batch = windows[:, -1], (windows[:, :-1], windows[:, -1])
+            return train_step(mean_loss, contender, schedule, carry, batch, groups=last)
 
-        return jax.lax.scan(step, (params, chain.init(params)), batches)[0][0]
+        first = Carry(params, contender.optimizer(schedule).init(params), {})
+        return jax.lax.scan(step, first, batches)[0].params
 
-    state = jax.eval_shape(optimizer(0.0).init, start(0))
+    state = jax.eval_shape(contender.optimizer(0.0).init, start(0))
     return Program(train, sum(leaf.size for leaf in jax.tree.leaves(state)))
 
 
@@ -75,16 +71,20 @@ def _dense(key: Array, inputs: int, outputs: int, variance: float) -> dict[str, 
     return {"kernel": kernel, "bias": jnp.zeros(outputs)}
 
 
-def losses(params: Any, windows: Int[Array, "rows window"]) -> Float[Array, "rows"]:
-    """Plain cross-entropy of the last token of each window."""
-    inputs = params["embedding"][windows[:, :-1]].reshape(len(windows), -1)
+def losses(
+    params: Any, contexts: Int[Array, "rows context"], last: Int[Array, "rows"]
+) -> Float[Array, "rows"]:
+    """Plain cross-entropy of the token after each context."""
+    inputs = params["embedding"][contexts].reshape(len(contexts), -1)
     hidden = jax.nn.relu(inputs @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     logits = hidden @ params["head"]["kernel"] + params["head"]["bias"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, -1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, last)
 
 
-def mean_loss(params: Any, windows: Int[Array, "rows window"]) -> Float[Array, ""]:
-    return losses(params, windows).mean()
+def mean_loss(
+    params: Any, statistics: Any, contexts: Array, last: Array
+) -> tuple[Float[Array, ""], Any]:
+    return losses(params, contexts, last).mean(), statistics
 
 
 _compiled_losses = jax.jit(losses)
@@ -94,4 +94,4 @@ def evaluated(params: Any, windows: Int[np.ndarray, "rows window"]) -> Float[np.
     """The loss of every token of a text."""
     starts = range(0, len(windows), EVALUATED_AT_ONCE)
     parts = [windows[start : start + EVALUATED_AT_ONCE] for start in starts]
-    return np.concatenate([_compiled_losses(params, part) for part in parts])
+    return np.concatenate([_compiled_losses(params, part[:, :-1], part[:, -1]) for part in parts])

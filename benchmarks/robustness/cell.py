@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from benchmarks.robustness.workloads import Workload, workload
 from benchmarks.shared.contender import contenders
 from benchmarks.shared.schedules import SCHEDULES
-from benchmarks.shared.step import Carry, Loss, train_step
+from benchmarks.shared.step import Carry, Loss, applied, started, train_step
 
 FACTORS = (1 / 3, 1.0, 3.0)  # of the default learning rate
 DEFAULT = FACTORS.index(1.0)
@@ -142,15 +142,15 @@ def programs(cell: Cell, steps_at_once: int) -> Programs:
         return lambda count: run.peak * jnp.stack([shape(count) for shape in shapes])[run.schedule]
 
     def start(run: Run) -> Carry:
-        statistics = dict(task.model.init(jax.random.key(run.seed), task.held[0][:1]))
-        params = statistics.pop("params")
+        key = jax.random.key(run.seed)
+        params, statistics = started(task.model, key, task.held[0][:1])
         return Carry(params, contender.optimizer(rate(run)).init(params), statistics)
 
     def advance(carry: Carry, run: Run, first: Array) -> Carry:
-        def step(carry: Carry, number: Array) -> tuple[Carry, None]:
+        def step(carry: Carry, number: Array) -> tuple[Carry, Array]:
             key = jax.random.fold_in(jax.random.key(1000 + run.seed), number)
             batch = task.draw(key, cell.batch, number, cell.steps)
-            return train_step(loss_fn, contender, rate(run), carry, batch), None
+            return train_step(loss_fn, contender, rate(run), carry, batch)
 
         if steps_at_once == 1:  # a loop, even of one step, makes convolutions slow on a CPU
             return step(carry, first)[0]
@@ -171,10 +171,7 @@ def programs(cell: Cell, steps_at_once: int) -> Programs:
 
 def _loss(task: Workload) -> Loss:
     def loss_fn(params: PyTree, statistics: PyTree, inputs: PyTree, targets: PyTree):
-        variables = {"params": params, **statistics}
-        if not statistics:
-            return task.loss(task.model.apply(variables, inputs), targets), statistics
-        outputs, new = task.model.apply(variables, inputs, training=True, mutable=list(statistics))
-        return task.loss(outputs, targets), dict(new)
+        outputs, statistics = applied(task.model, params, statistics, inputs)
+        return task.loss(outputs, targets), statistics
 
     return loss_fn

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import PyTree
 
 import insgd_optax as insgd
-from benchmarks.gradient import muon_dimensions
+from benchmarks.shared.gradient import muon_dimensions
 
 OURS = "INSGD"
 # Muon leaves vectors to Adam, here at the same factor of its usual rate.

@@ -62,6 +62,8 @@ class VisionTransformer(nn.Module):
     patch: int = 4
     width: int = 48
     blocks: int = 3
+    heads: int = 3
+    widening: int = 2
 
     @nn.compact
     def __call__(self, images: Float[Array, "images height width C"]) -> Float[Array, "images K"]:
@@ -71,11 +73,22 @@ class VisionTransformer(nn.Module):
         shape = (1, *tokens.shape[1:])
         tokens = tokens + self.param("position", nn.initializers.normal(0.02), shape)
         for _ in range(self.blocks):
-            normed = nn.LayerNorm()(tokens)
-            tokens = tokens + nn.MultiHeadDotProductAttention(num_heads=3)(normed, normed)
-            hidden = nn.gelu(nn.Dense(2 * self.width)(nn.LayerNorm()(tokens)))
-            tokens = tokens + nn.Dense(self.width)(hidden)
+            tokens = Block(self.heads, self.widening)(tokens)
         return nn.Dense(self.classes)(nn.LayerNorm()(tokens).mean(axis=1))
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a LayerNorm."""
+
+    heads: int
+    widening: int
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "rows places W"]) -> Float[Array, "rows places W"]:
+        width, normed = tokens.shape[-1], nn.LayerNorm()(tokens)
+        tokens = tokens + nn.MultiHeadDotProductAttention(num_heads=self.heads)(normed, normed)
+        hidden = nn.gelu(nn.Dense(self.widening * width)(nn.LayerNorm()(tokens)))
+        return tokens + nn.Dense(width)(hidden)
 
 
 def pooled(features: Float[Array, "batch height width C"]) -> Float[Array, "batch rows columns C"]:

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.machine import machine
+from benchmarks.shared.machine import machine
 
 # Okabe and Ito's palette, each color with its marker: for color-blind readers and for print.
 STYLES = {

@@ -1,14 +1,15 @@
 """One train step for every optimizer."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from benchmarks.gradient import gradient_of
 from benchmarks.shared.contender import Contender
+from benchmarks.shared.gradient import gradient_of
 
 Batch = tuple[PyTree[Array], PyTree[Array]]  # inputs and targets
 # From parameters, statistics, inputs and targets to the mean loss and new statistics.
@@ -30,11 +31,30 @@ class Carry(NamedTuple):
 
 
 def train_step(
-    loss_fn: Loss, contender: Contender, rate: optax.ScalarOrSchedule, carry: Carry, batch: Batch
-) -> Carry:
-    """The step that a user would write."""
+    loss_fn: Loss, contender: Contender, rate: optax.ScalarOrSchedule, carry: Carry, batch: Batch,
+    **extra_args: PyTree[Array],
+) -> tuple[Carry, Float[Array, ""]]:  # fmt: skip
+    """The step that a user would write, and its loss; ``update`` may take more arguments."""
     gradient = gradient_of(loss_fn, contender.structure, has_aux=True, batch_argnums=(2, 3))
     params, state, statistics = carry
-    (_, statistics), grads, extra = gradient(params, statistics, *batch)
-    updates, state = contender.optimizer(rate).update(grads, state, params, **extra)
-    return Carry(optax.apply_updates(params, updates), state, jax.lax.stop_gradient(statistics))
+    (loss, statistics), grads, extra = gradient(params, statistics, *batch)
+    updates, state = contender.optimizer(rate).update(grads, state, params, **extra, **extra_args)
+    params = optax.apply_updates(params, updates)
+    return Carry(params, state, jax.lax.stop_gradient(statistics)), loss
+
+
+def started(model: nn.Module, key: Array, inputs: Any) -> tuple[PyTree[Array], PyTree[Array]]:
+    """A network's first parameters, and its statistics."""
+    statistics = dict(model.init(key, inputs))
+    return statistics.pop("params"), statistics
+
+
+def applied(
+    model: nn.Module, params: PyTree[Array], statistics: PyTree[Array], inputs: Any
+) -> tuple[Any, PyTree[Array]]:
+    """What a network makes of a batch that it trains on, and its new statistics."""
+    if not statistics:
+        return model.apply({"params": params}, inputs), statistics
+    variables = {"params": params, **statistics}
+    outputs, new = model.apply(variables, inputs, training=True, mutable=list(statistics))
+    return outputs, dict(new)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from benchmarks.shared.contender import Contender
 from benchmarks.shared.schedules import SCHEDULES
-from benchmarks.shared.step import Carry, train_step
+from benchmarks.shared.step import Carry, applied, started, train_step
 from benchmarks.suite.methods import METHODS, PLAIN, Method, class_weights
 from benchmarks.suite.task import Examples, Task
 
@@ -106,8 +106,7 @@ class Trainer:
     def started(self, run: Run) -> Carry:
         """One run before its first step."""
         key, first = jax.random.key(run.seed), self.task.data.train.inputs[:1]
-        statistics = dict(self.task.model.init(key, first))
-        params = statistics.pop("params")
+        params, statistics = started(self.task.model, key, first)
         return Carry(params, self.contender.optimizer(self._rate(run)).init(params), statistics)
 
     def step(self, carry: Carry, run: Run, train: Examples, rows: Array, number: Any) -> Carry:
@@ -118,7 +117,7 @@ class Trainer:
         weights = class_weights(self.log_frequency, run.method, number / self.task.steps)
         targets = labels, run.method.prior * self.log_frequency, weights
         rate = self._rate(run)
-        return train_step(self.loss_fn, self.contender, rate, carry, (inputs, targets))
+        return train_step(self.loss_fn, self.contender, rate, carry, (inputs, targets))[0]
 
     def _rate(self, run: Run) -> optax.Schedule:
         return lambda count: run.peak * jnp.stack([at(count) for at in self.shapes])[run.schedule]
@@ -170,11 +169,9 @@ def _stacked(found: list[Trained]) -> Trained:
 def _loss(task: Task) -> Callable[..., Any]:
     def loss_fn(params: Any, statistics: Any, inputs: Array, targets: Any) -> Any:
         labels, prior, weights = targets
-        variables = {"params": params, **statistics}
-        settings = {"training": True, "mutable": list(statistics)} if statistics else {}
-        logits = task.model.apply(variables, inputs, **settings)
-        logits, new = logits if statistics else (logits, statistics)
+        logits, statistics = applied(task.model, params, statistics, inputs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits + prior, labels)
-        return jnp.mean(losses * (weights if task.classes is None else weights[labels])), dict(new)
+        weights = weights if task.classes is None else weights[labels]
+        return jnp.mean(losses * weights), statistics
 
     return loss_fn

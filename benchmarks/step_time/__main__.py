@@ -12,16 +12,16 @@ kfac-jax is not among them: its version 0.0.8 does not import on jax 0.10.2.
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks.contenders import REFRESH_EVERY, Contender, Step, contenders
-from benchmarks.machine import machine
-from benchmarks.step_time_report import Costs, print_table, write_report
-from benchmarks.workloads import Workload, workloads
+from benchmarks.shared.step import Batch, Carry, train_step
+from benchmarks.step_time.contenders import REFRESH_EVERY, Candidate, candidates
+from benchmarks.step_time.report import Costs, print_table, write_report
+from benchmarks.step_time.workloads import Workload, workloads
 
 # Rounds of compilations, at most: they are longer than those of steps, and vary less.
 COMPILATIONS = 5
@@ -30,38 +30,44 @@ WARM_UP = 20
 
 
 class Runner:
-    """A contender with the parameters and state that it has reached, and what it has cost."""
+    """A contender with what it has reached, and what it has cost."""
 
-    def __init__(self, contender: Contender, workload: Workload) -> None:
-        state = contender.optimizer.init(workload.params)
-        self.step = contender.step
-        self.batch = workload.batch
-        self.carry = workload.params, state
+    def __init__(self, candidate: Candidate, workload: Workload) -> None:
+        self.contender, self.workload = candidate.contender, workload
+        state = self.contender.optimizer(self.contender.default_rate).init(workload.params)
+        self.carry = Carry(workload.params, state, workload.statistics)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        self.costs = Costs(size, announced=contender.announced)
+        self.costs = Costs(size, announced=candidate.announced)
         self.compiled: Any = None
+
+    def step(self, carry: Carry, batch: Batch) -> tuple[Carry, jax.Array]:
+        rate = self.contender.default_rate
+        return train_step(self.workload.loss_fn, self.contender, rate, carry, batch)
 
     def compile(self) -> None:
         """Traces and compiles the step, with none of JAX's caches to help."""
-        trace, compile_, self.compiled = traced_and_compiled(self.step, (*self.carry, *self.batch))
+        arguments = self.carry, self.workload.batch
+        trace, compile_, self.compiled = traced_and_compiled(self.step, arguments)
         self.costs.trace.append(trace)
         self.costs.compile.append(compile_)
         self.costs.temporary_bytes = temporary_bytes(self.compiled)
 
     def run(self, steps: int) -> float:
         """Goes on for so many steps, at least one, and says how many seconds each took."""
-        params, state = self.carry
+        carry: Any = self.carry
         loss: Any = None
         start = time.perf_counter()
         for _ in range(steps):
-            params, state, loss = self.compiled(params, state, *self.batch)
-        jax.block_until_ready((params, state, loss))
+            carry, loss = self.compiled(carry, self.workload.batch)
+        jax.block_until_ready((carry, loss))
         seconds = (time.perf_counter() - start) / steps
-        self.carry, self.costs.loss = (params, state), float(loss)
+        self.carry, self.costs.loss = carry, float(loss)
         return seconds
 
 
-def traced_and_compiled(step: Step, arguments: Iterable[Any]) -> tuple[float, float, Any]:
+def traced_and_compiled(
+    step: Callable[..., Any], arguments: Iterable[Any]
+) -> tuple[float, float, Any]:
     """Seconds to trace, seconds to compile, and the compiled step."""
     jax.clear_caches()
     start = time.perf_counter()
@@ -82,8 +88,8 @@ def measure(
     """What contenders cost, by name: all of them, or SGD, Adam and those that are named."""
     named = {"SGD", "Adam", *optimizers}
     runners = {
-        name: Runner(contender, workload)
-        for name, contender in contenders(workload).items()
+        name: Runner(each, workload)
+        for name, each in candidates(workload).items()
         if not optimizers or name in named
     }
     for _ in range(min(rounds, COMPILATIONS)):
@@ -127,15 +133,13 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     options = parsed()
     settings = {"rounds": options.rounds, "steps": options.steps, "warm_up": WARM_UP}
-    measured: dict[str, dict[str, Costs]] = {}
+    found: dict[str, dict[str, Costs]] = {}
     for workload in workloads(options.only):
-        measured[workload.name] = measure(
-            workload, options.rounds, options.steps, options.optimizers
-        )
-        print_table(workload.name, measured[workload.name])
+        found[workload.name] = measure(workload, options.rounds, options.steps, options.optimizers)
+        print_table(workload.name, found[workload.name])
         # After every workload, so that what stops a later one leaves the numbers of an hour.
-        write_report(options.out, machine(), settings, measured)
-    if not measured:
+        write_report(options.out, settings, found)
+    if not found:
         raise SystemExit(f"No workload has {options.only!r} in its name.")
 
 

@@ -2,23 +2,27 @@
 
 import dataclasses
 import itertools
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-import numpy as np
-
-matplotlib.use("Agg")  # writes files, needs no screen
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-# Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v")
+from benchmarks.shared.machine import machine
+from benchmarks.shared.report import (
+    OTHERS,
+    STYLES,
+    markdown_table,
+    plain,
+    write_figure,
+    write_json,
+)
 
+# A color and a marker for each workload.
+POINTS = (*STYLES.values(), (OTHERS[0], "v"))
 HEADER = (
     "", "trace", "compile", "step", "announced", "first step / Adam", "state, MB", "temporary, MB"
 )  # fmt: skip
@@ -95,26 +99,19 @@ def print_table(name: str, costs: Mapping[str, Costs]) -> None:
         print("  ".join(["", label.ljust(first), *aligned]).rstrip(), flush=True)
 
 
-def write_report(
-    out: Path,
-    machine: Mapping[str, str | int],
-    settings: Mapping[str, int],
-    measured: Measured,
-) -> None:
+def write_report(out: Path, settings: Mapping[str, int], measured: Measured) -> None:
     """Writes ``step_time.json`` with every raw number, ``step_time.md`` and ``step_time.png``."""
-    out.mkdir(parents=True, exist_ok=True)
     raw = {
         workload: {name: dataclasses.asdict(cost) for name, cost in costs.items()}
         for workload, costs in measured.items()
     }
-    report = {"machine": machine, **settings, "workloads": raw}
-    (out / "step_time.json").write_text(json.dumps(report, indent=2) + "\n")
-    (out / "step_time.md").write_text(_page(machine, settings, measured))
+    write_json(out / "step_time.json", {**settings, "workloads": raw})
+    (out / "step_time.md").write_text(_page(settings, measured))
     _draw(out / "step_time.png", measured)
 
 
-def _page(machine: Mapping[str, str | int], settings: Mapping[str, int], measured: Measured) -> str:
-    versions = ", ".join(f"{name} {value}" for name, value in machine.items())
+def _page(settings: Mapping[str, int], measured: Measured) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in machine().items())
     lines = [
         "# What a step costs",
         "",
@@ -127,17 +124,15 @@ def _page(machine: Mapping[str, str | int], settings: Mapping[str, int], measure
     ]
     for workload, costs in measured.items():
         header, *rows = table(costs)
-        rule = ("---", *["---:"] * (len(header) - 1))
-        cells = (f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-        lines += ["", f"## {workload}", "", *cells]
+        lines += ["", f"## {workload}", "", markdown_table(header, rows)]
     return "\n".join(lines) + "\n"
 
 
 def _draw(path: Path, measured: Measured) -> None:
     """A row for every contender, a point for every workload: step time relative to SGD's."""
     names = [name for name in next(iter(measured.values())) if name != "SGD"]
-    figure, axis = plt.subplots(figsize=(8, 0.6 * len(names) + 1.4), layout="constrained")
-    styles = itertools.cycle(zip(COLORS, MARKERS, strict=True))
+    figure, axis = plt.subplots(figsize=(8, 0.6 * len(names) + 1.4), dpi=150, layout="constrained")
+    styles = itertools.cycle(POINTS)
     for number, (workload, costs) in enumerate(measured.items()):
         offset = 0.14 * (number - (len(measured) - 1) / 2)
         shown = [costs[name] for name in names]
@@ -148,8 +143,7 @@ def _draw(path: Path, measured: Measured) -> None:
     axis.invert_yaxis()
     _scale(axis)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    write_figure(path, figure)
 
 
 def _scale(axis: Axes) -> None:
@@ -159,8 +153,7 @@ def _scale(axis: Axes) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("time of a step, relative to SGD with momentum; median and quartiles of rounds")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="x", alpha=0.25, linewidth=0.6)
+    plain(axis)
 
 
 def _draw_workload(
