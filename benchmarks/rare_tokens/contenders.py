@@ -30,7 +30,7 @@ def contenders() -> dict[str, Contender]:
         *_family("SGD", sgd, 0.4),
         Contender("Adam", optax.adam, 0.004),
         *_family("INSGD, relative=0", unit, 0.2, diagonal),
-        *_family("INSGD", insgd.insgd, 0.01, default),
+        *_family("INSGD", insgd.insgd, 0.04, default),
     ]
     return {contender.name: contender for contender in found}
 

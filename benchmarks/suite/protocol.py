@@ -66,6 +66,7 @@ class Row(NamedTuple):
       losses: validation losses.
       scores: balanced validation accuracies in percent; of a text, the losses' negatives.
       test_loss, test_recalls: at the end.
+      test_accuracy, test_auc: of all test examples together; not in older files.
     """
 
     rate: float
@@ -76,6 +77,8 @@ class Row(NamedTuple):
     scores: Float[np.ndarray, "points seeds"]
     test_loss: Float[np.ndarray, "seeds"]
     test_recalls: Float[np.ndarray, "seeds classes"]
+    test_accuracy: Float[np.ndarray, "seeds"] = np.zeros(0)
+    test_auc: Float[np.ndarray, "seeds"] = np.zeros(0)
 
     @property
     def test_score(self) -> Float[np.ndarray, "seeds"]:
@@ -132,5 +135,6 @@ def run(cell: Cell) -> Result:
 
 
 def _row(rate: float, kind: str, schedule: str, method: str, found: Trained) -> Row:
-    curve, test = found
-    return Row(rate, kind, schedule, method, curve.loss, score(curve), test.loss, test.recalls)
+    curve, test, *overall = found
+    scores = curve.loss, score(curve), test.loss, test.recalls
+    return Row(rate, kind, schedule, method, *scores, *overall)

@@ -69,13 +69,15 @@ def read_all(folder: Path) -> dict[str, dict[str, Result]]:
 
 
 def _result(content: dict[str, Any]) -> Result:
-    arrays = ("losses", "scores", "test_loss", "test_recalls")
-    rows = [
-        Row(**row | {name: np.asarray(row[name], dtype=float) for name in arrays})
-        for row in content["rows"]
-    ]
+    rows = [Row(**dict(map(_as_array, row.items()))) for row in content["rows"]]
     tried = dict(content["tried"])
     return Result(content["settings"]["schedule"], tried, rows, Speed(**content["speed"]))
+
+
+def _as_array(named: tuple[str, Any]) -> tuple[str, Any]:
+    """Lists as arrays, and their nulls as NaN."""
+    name, value = named
+    return name, np.asarray(value, dtype=float) if isinstance(value, list) else value
 
 
 def _rounded(value: object) -> object:

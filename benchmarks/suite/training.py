@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.shared.contender import Contender
 from benchmarks.shared.schedules import SCHEDULES
@@ -46,10 +47,17 @@ class Scores(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Several runs: the validation data at every point, with an axis for these, and the test."""
+    """Several runs: the validation data at every point, with an axis for these, and the test.
+
+    Attributes:
+      test_accuracy: of all test examples together, in percent.
+      test_auc: the area under the ROC curve; NaN unless there are two classes.
+    """
 
     curve: Scores
     test: Scores
+    test_accuracy: Float[np.ndarray, "..."]
+    test_auc: Float[np.ndarray, "..."]
 
 
 def run_of(seed: int, peak: float, schedule: str, method: str = PLAIN) -> Run:
@@ -74,6 +82,7 @@ class Trainer:
         self._start = jax.jit(every(self.started, 0))
         self._advance = jax.jit(every(self.advanced, 0, 0, None, 0, None), donate_argnums=0)
         self._evaluate = jax.jit(every(self._evaluated, 0, None))
+        self._outputs = jax.jit(every(self._logits, 0, None))
 
     def trained(self, runs: Sequence[Run], test: bool) -> Trained:
         """All runs. Only with ``test`` the test data is looked at, once, at the end."""
@@ -96,7 +105,21 @@ class Trainer:
                 curve.append(self.scores(carry, task.data.validation))
         points = jax.tree.map(lambda *each: np.stack(each), *curve)
         split = task.data.test if test else jax.tree.map(lambda array: array[:0], task.data.test)
-        return Trained(points, self.scores(carry, split))
+        return Trained(points, self.scores(carry, split), *self._overall(carry, split))
+
+    def _overall(self, carry: Carry, split: Examples) -> tuple[np.ndarray, np.ndarray]:
+        """The accuracy, and the area under the ROC curve of two classes."""
+        runs = np.full(np.shape(jax.tree.leaves(carry.params)[0])[: self.task.together], np.nan)
+        if self.task.classes is None or not len(split.labels):
+            return runs, runs
+        parts = [self._outputs(carry, split.inputs[rows]) for rows in _pieces(len(split.labels))]
+        logits = np.concatenate(parts, axis=-2)
+        accuracy = 100 * (logits.argmax(-1) == split.labels).mean(axis=-1)
+        if logits.shape[-1] != 2:
+            return accuracy, runs
+        margins = np.nan_to_num(logits[..., 1] - logits[..., 0])
+        areas = [roc_auc_score(split.labels, each) for each in np.atleast_2d(margins)]
+        return accuracy, np.reshape(areas, runs.shape)
 
     @property
     def steps_at_once(self) -> int:
@@ -132,11 +155,14 @@ class Trainer:
             return self.step(carry, run, train, rows[0], first)
         return jax.lax.scan(step, carry, (rows, first + jnp.arange(len(rows))))[0]
 
+    def _logits(self, carry: Carry, inputs: Any) -> Array:
+        params = self.contender.evaluated(carry.state, carry.params)
+        variables: Any = {"params": params, **carry.statistics}
+        return jnp.asarray(self.task.model.apply(variables, inputs))
+
     def _evaluated(self, carry: Carry, split: Examples) -> tuple[Array, Array]:
         """The sum of the losses, and how many of each class are right."""
-        params = self.contender.evaluated(carry.state, carry.params)
-        variables = {"params": params, **carry.statistics}
-        logits = jnp.asarray(self.task.model.apply(variables, split.inputs))
+        logits = self._logits(carry, split.inputs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
         if self.task.classes is None:
             return jnp.mean(losses, axis=-1).sum(), jnp.zeros(0)
@@ -146,11 +172,8 @@ class Trainer:
 
     def scores(self, carry: Carry, split: Examples) -> Scores:
         number = len(split.labels)
-        parts = [
-            jax.tree.map(lambda array, n=n: array[n : n + AT_ONCE], split)
-            for n in range(0, number, AT_ONCE)
-        ] or [split]
-        sums = [self._evaluate(carry, part) for part in parts]
+        parts = [jax.tree.map(lambda array, n=rows: array[n], split) for rows in _pieces(number)]
+        sums = [self._evaluate(carry, part) for part in parts or [split]]
         loss, right = (np.sum([each[place] for each in sums], axis=0) for place in (0, 1))
         classes = len(self.task.classes or ())
         counts = np.bincount(split.labels.ravel(), minlength=classes)[:classes]
@@ -158,12 +181,16 @@ class Trainer:
             return Scores(loss / max(1, number), 100 * right / counts)
 
 
+def _pieces(number: int) -> list[slice]:
+    """Of so many examples those that are evaluated together."""
+    return [slice(first, first + AT_ONCE) for first in range(0, number, AT_ONCE)]
+
+
 def _stacked(found: list[Trained]) -> Trained:
     """Runs along the axis that vectorized ones have: after the points, and first for the test."""
     curve = jax.tree.map(lambda *each: np.stack(each, axis=1), *(each.curve for each in found))
-    return Trained(
-        curve, jax.tree.map(lambda *each: np.stack(each), *(each.test for each in found))
-    )
+    rest = jax.tree.map(lambda *each: np.stack(each), *(each[1:] for each in found))
+    return Trained(curve, *rest)
 
 
 def _loss(task: Task) -> Callable[..., Any]:

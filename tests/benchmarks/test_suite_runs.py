@@ -99,15 +99,30 @@ def test_tuning_does_not_read_the_test_data():
     assert np.isnan(found.test.recalls).all()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_two_classes_have_an_accuracy_and_an_area_under_the_curve(together):
+    chosen = dataclasses.replace(task("breast cancer", None), steps=POINTS, together=together)
+    trainer = Trainer(chosen, everyone()["INSGD"])
+    runs = [run_of(seed, 0.02, "cosine") for seed in range(2)]
+    found, labels = trainer.trained(runs, test=True), chosen.data.test.labels
+    shares = np.bincount(labels) / len(labels)
+    np.testing.assert_allclose(found.test_accuracy, found.test.recalls @ shares, rtol=1e-5)
+    assert (found.test_auc > 0.5).all() and (found.test_auc <= 1).all()
+    assert np.isnan(trainer.trained(runs, test=False).test_auc).all()
+
+
 def test_a_result_comes_back_from_its_file_and_is_run_again_for_other_settings(tmp_path):
     cell = Cell("digits", "INSGD", 2)
     curve = np.array([[1.5, np.nan], [0.25, 1e-9]])
-    row = Row(0.02, TUNED, "cosine", "none", curve, curve, curve[1], np.ones((2, 10)))
+    row = Row(
+        0.02, TUNED, "cosine", "none", curve, curve, curve[1], np.ones((2, 10)), curve[1], curve[0]
+    )
     result = Result("cosine", {0.02: 97.5, 0.3: 0.0}, [row], Speed(1e-3, 1.1, 1.0))
     assert not is_done(cell, tmp_path)
     write(cell, result, tmp_path)
     found = read_all(tmp_path)["digits"]["INSGD"]
     np.testing.assert_allclose(found.rows[0].losses, curve)
+    np.testing.assert_allclose(found.rows[0].test_auc, curve[0])
     assert found.tried == result.tried
     assert is_done(cell, tmp_path)
     assert not is_done(dataclasses.replace(cell, seeds=3), tmp_path)
@@ -125,9 +140,14 @@ def test_a_page_is_made_of_what_is_there_also_where_peers_differ(tmp_path):
         return Result("cosine", {0.1: 90.0}, rows, Speed(1e-3, 1.0, 1.0))
 
     found = {"a": {"SGD": result(1.0), "INSGD": result(1.05)}, "b": {"Muon": result(1.0)}}
+    areas = [row._replace(test_accuracy=80 * np.ones(2), test_auc=np.array([0.9, 0.92]))
+             for row in result(1.0).rows]  # fmt: skip
+    found["PneumoniaMNIST"] = {"SGD": result(1.0)._replace(rows=areas)}
+    found["PneumoniaMNIST"]["INSGD"] = found["PneumoniaMNIST"]["SGD"]
     found |= {"c": {"Muon": result(1.0), "INSGD": result(0.9)}, "d": {"INSGD": result(1.0)}}
     page = write_page(found, tmp_path)
-    assert "1 of 2 workloads (50%); goal 80 %: **not met**" in page
+    assert "2 of 3 workloads (67%); goal 80 %: **not met**" in page
+    assert "| INSGD | 80.0 ± 0.0, 0.910 | 80.0 ± 0.0, 0.910 |" in page and "0.944" in page
     assert "## a" in page and "## b" not in page and "## d" not in page
     assert (tmp_path / "report.png").exists()
 
