@@ -93,50 +93,51 @@ def _seed_of(arrays: Sequence[Any], axes: tuple[str, ...]) -> UInt32[Array, ""]:
     if not parts:
         return jnp.uint32(0)
     parts = [part if part.ndim else part[None] for part in parts]
-    rows = [_hashes_of_rows(part) for part in parts]
-    largest = jnp.stack([jnp.max(each, initial=0) for each in rows])
-    largest = jax.lax.pmax(largest, axes) if axes else largest
+    largest, found = _hashes_over_devices(parts, axes)
     lengths = [math.prod(part.shape[1:]) for part in parts]
     longest = [place for place, length in enumerate(lengths) if length == max(lengths)]
-    data, above = [parts[n] for n in longest], [rows[n] - largest[n] for n in longest]
     seed = jnp.uint32(0)
-    for number in (*largest, *_hashes_over_devices(data, above, axes)):
+    for number in (*largest, *(found[place] for place in longest)):
         seed = _scrambled(seed) + number
     return seed
 
 
 def _hashes_over_devices(
-    parts: Sequence[Array], rows: Sequence[Array], axes: Sequence[str]
-) -> UInt32[Array, " parts"]:
-    """For each array the sum of its rows' hashes times their places among the rows of all devices.
+    parts: Sequence[Array], axes: Sequence[str]
+) -> tuple[UInt32[Array, " parts"], UInt32[Array, " parts"]]:
+    """The largest hash of a row of each array, and what the others' places and hashes add up to.
 
-    Hashes are what they are above the largest. So an array of equal rows has the sum 0, whether it
-    is split or not.
+    The second is the sum of the rows' hashes, less the largest, times their places among the rows
+    of all devices. So an array of equal rows has the sum 0, whether it is split or not.
     """
-    places = [jnp.arange(1, len(each) + 1, dtype=jnp.uint32) for each in rows]
-    total = jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in rows])
-    found = jnp.stack(
-        [jnp.sum(n * each, dtype=jnp.uint32) for n, each in zip(places, rows, strict=True)]
-    )
-    number = jnp.asarray([len(each) for each in rows], jnp.uint32)
+    rows = [len(part) for part in parts]
+    sums = jnp.stack([_sums_of_hashes(part) for part in parts], axis=1)
+    for axis in reversed(axes):  # the only thing that devices tell each other
+        sums = jax.lax.all_gather(sums, axis)
+    largest = sums[..., 0, :].max(axis=tuple(range(len(axes))))
+    found, total, number = sums[..., 1, :], sums[..., 2, :], jnp.asarray(rows, jnp.uint32)
+    places = jnp.asarray([n * (n + 1) // 2 % 2**32 for n in rows], jnp.uint32)
+    found -= jnp.broadcast_to(largest * places, found.shape)
+    total -= jnp.broadcast_to(largest * number, found.shape)
+    number = jnp.broadcast_to(number, found.shape)
     for axis in reversed(axes):
-        is_split = _is_split(parts, found, axis)
-        before = jax.lax.axis_index(axis).astype(jnp.uint32) * number
-        found, total = (
-            jnp.where(is_split, jax.lax.psum(each, axis), jax.lax.pmax(each, axis))
-            for each in (found + jnp.where(is_split, before * total, 0), total)
-        )
-        number = jnp.where(is_split, number * jnp.uint32(jax.lax.axis_size(axis)), number)
-    return found
+        is_split = jnp.broadcast_to(_is_split(parts, found, axis), found[..., 0, :].shape)
+        along = found.ndim - 2
+        before = jax.lax.broadcasted_iota(jnp.uint32, found.shape, along) * number
+        of_all, first = (found + before * total).sum(along, jnp.uint32), found[..., 0, :]
+        found = jnp.where(is_split, of_all, first)
+        total = jnp.where(is_split, total.sum(along, jnp.uint32), total[..., 0, :])
+        number = jnp.where(is_split, number.sum(along, jnp.uint32), number[..., 0, :])
+    return largest, found
 
 
 def _is_split(
-    parts: Sequence[Array], hashes: UInt32[Array, " parts"], axis: str
-) -> Bool[Array, " parts"]:
+    parts: Sequence[Array], hashes: UInt32[Array, "... devices parts"], axis: str
+) -> Bool[Array, "... parts"]:
     """Which of the arrays are split over an axis: by their types, or else by what they hold."""
     if is_typed(axis):
         return jnp.asarray([axis in varying_axes(part) for part in parts])
-    return jax.lax.pmin(hashes, axis) != jax.lax.pmax(hashes, axis)
+    return (hashes != hashes[..., :1, :]).any(axis=-2)
 
 
 def _scrambled(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
@@ -155,10 +156,15 @@ def _integers(array: Any) -> list[UInt32[Array, "..."]]:
     return [array.astype(jnp.uint32)]
 
 
-def _hashes_of_rows(bits: UInt32[Array, "rows ..."]) -> UInt32[Array, " rows"]:
-    """For every row a hash of its numbers and their places."""
+def _sums_of_hashes(bits: UInt32[Array, "rows ..."]) -> UInt32[Array, "3"]:
+    """Of every row's hash of its numbers and their places: the largest, the sum of each times the
+    row's own place, and the sum.
+    """
     place = jnp.ones(bits.shape, jnp.uint32)
     for axis in range(1, bits.ndim):
         along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
         place = place * jnp.uint32(31) + along + jnp.uint32(1)
-    return jnp.sum(_scrambled(bits) * place, axis=tuple(range(1, bits.ndim)), dtype=jnp.uint32)
+    hashes = jnp.sum(_scrambled(bits) * place, axis=tuple(range(1, bits.ndim)), dtype=jnp.uint32)
+    places = jnp.arange(1, len(hashes) + 1, dtype=jnp.uint32)
+    sums = [jnp.sum(each, dtype=jnp.uint32) for each in (hashes * places, hashes)]
+    return jnp.stack([jnp.max(hashes, initial=0), *sums])
