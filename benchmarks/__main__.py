@@ -11,7 +11,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.suite.contenders import MAIN, everyone
+from benchmarks.suite.contenders import FULL, MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
 from benchmarks.suite.results import path, read_all, run_missing
@@ -47,7 +47,8 @@ def options() -> argparse.Namespace:
 
 
 def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
-    optimizers = everyone() if chosen.all else MAIN
+    main = FULL if chosen.suite == "full" else MAIN
+    optimizers = everyone() if chosen.all else main
     return [
         Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data)
         for workload in names(chosen.data)

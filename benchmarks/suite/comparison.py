@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from benchmarks.shared.contender import OURS
-from benchmarks.suite.contenders import everyone
+from benchmarks.suite.contenders import WHITE, everyone
 from benchmarks.suite.methods import PLAIN
 from benchmarks.suite.protocol import TUNED, USUAL, Result, Row, settled
 
@@ -28,8 +28,8 @@ class Difference(NamedTuple):
 
 
 def ours(board: Board) -> list[str]:
-    """What the library recommends; `paper` and the like are neither ours nor peers."""
-    return [name for name in board if name.startswith(OURS)]
+    """What the library has beside `paper` and `released`, which are neither ours nor peers."""
+    return [name for name in board if name.startswith(OURS) or name.endswith(WHITE)]
 
 
 def peers(board: Board) -> list[str]:
