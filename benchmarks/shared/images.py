@@ -15,7 +15,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def image_files(path: Path, depth: int) -> dict[str, bytes]:
-    """The images that lie so many folders deep in a folder or a zip, by their path, in order."""
+    """The images of a folder or a zip at this depth, sorted, by their path inside it."""
 
     def chosen(names: Iterable[str]) -> list[str]:
         at_depth = (name for name in names if name.count("/") == depth)

@@ -57,11 +57,16 @@ def listed(value: Float[np.ndarray, "..."] | float) -> Nested:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """With the machine, the versions and the command; a reader never sees half of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    command = " ".join([os.path.relpath(sys.argv[0]), *map(_without_folders, sys.argv[1:])])
     partial = path.with_suffix(".part")
     written = {"machine": machine(), "command": command, **content}
     partial.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
     partial.replace(path)
+
+
+def _without_folders(word: str) -> str:
+    """A word of a command; of an absolute path, which is a machine's own, the last part."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def plain(axes: Axes) -> None:

@@ -10,7 +10,7 @@ from benchmarks.step_time.workloads import Workload
 
 # After how many updates Full computes its factors again; a round of as many steps holds one such.
 REFRESH_EVERY = 20
-# What a layer's structure may cost at most, as a share of its own work.
+# The most that a structure may cost, as a share of its layer's own work.
 BUDGET = 0.15
 DEFAULT = "INSGD, default"
 

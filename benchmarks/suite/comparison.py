@@ -28,7 +28,7 @@ class Difference(NamedTuple):
 
 
 def ours(board: Board) -> list[str]:
-    """What the library has beside `paper` and `released`, which are neither ours nor peers."""
+    """The library's optimizers. `paper` and `released` count neither as ours nor as peers."""
     return [name for name in board if name.startswith(OURS) or name.endswith(WHITE)]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.shared.contender import OURS
 from benchmarks.shared.report import markdown_table
 from benchmarks.shared.schedules import SCHEDULES
+from benchmarks.shared.trials import at_an_edge, with_spread
 from benchmarks.suite.comparison import (
     KINDS,
     Board,
@@ -26,7 +27,7 @@ from benchmarks.suite.goals import goals
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.protocol import TUNED, USUAL, Row
 
-# What others report of the same data, beside which a table is shown.
+# Published results on the same data, shown below the workload's table.
 PUBLISHED = {
     "PneumoniaMNIST": "MedMNIST (Yang et al., 2023) reports an AUC of 0.944 and an accuracy of "
     "85.4 % for a ResNet-18 at 28 × 28 pixels, 100 epochs. The network here is far smaller and "
@@ -87,9 +88,8 @@ def _section(workload: str, board: Board) -> str:
 
 def _line(name: str, board: Board, rival: Row) -> list[str]:
     result = board[name]
-    rates = list(result.tried)
     rate = row_of(result, TUNED).rate
-    edge = "*" if rate in (min(rates), max(rates)) else ""
+    edge = "*" if at_an_edge(rate, result.tried) else ""
     rows = [row_of(result, kind, at) for kind in KINDS for at in SCHEDULES]
     gap = difference(row_of(result, USUAL), rival)
     time = time_to(board, name, TUNED)
@@ -101,9 +101,7 @@ def _line(name: str, board: Board, rival: Row) -> list[str]:
 
 
 def _score(row: Row) -> str:
-    scores, digits = tested(row), 3 if is_text(row) else 1
-    spread = scores.std(ddof=min(1, len(scores) - 1))
-    return f"{abs(scores.mean()):.{digits}f} ± {spread:.{digits}f}"
+    return with_spread(np.abs(tested(row)), 3 if is_text(row) else 1)
 
 
 def _methods(board: Board) -> str:
@@ -121,9 +119,7 @@ def _two_classes(board: Board) -> str:
     rows = []
     for name, result in board.items():
         shown = [row_of(result, kind) for kind in KINDS]
-        values = [(each.test_accuracy, each.test_auc) for each in shown]
-        cells = [f"{a.mean():.1f} ± {a.std(ddof=min(1, len(a) - 1)):.1f}, {b.mean():.3f}"
-                 for a, b in values]  # fmt: skip
+        cells = [f"{with_spread(row.test_accuracy, 1)}, {row.test_auc.mean():.3f}" for row in shown]
         rows.append([name, *cells])
     header = ["optimizer", *(f"{kind} rate: accuracy, AUC" for kind in KINDS)]
     return f"Accuracy of all test examples in percent, and AUC:\n\n{markdown_table(header, rows)}"

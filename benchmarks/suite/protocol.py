@@ -100,7 +100,7 @@ class Result(NamedTuple):
 
 
 def score(scores: Scores) -> Float[np.ndarray, "..."]:
-    """What runs are compared by; larger is better, and NaN stands for a run that is not finite."""
+    """The score that runs are compared by. Larger is better; NaN marks a run that diverged."""
     if scores.recalls.shape[-1] == 0:
         return -np.asarray(scores.loss)
     return np.where(np.isfinite(scores.loss), np.nanmean(scores.recalls, axis=-1), np.nan)

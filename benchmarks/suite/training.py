@@ -105,21 +105,25 @@ class Trainer:
                 curve.append(self.scores(carry, task.data.validation))
         points = jax.tree.map(lambda *each: np.stack(each), *curve)
         split = task.data.test if test else jax.tree.map(lambda array: array[:0], task.data.test)
-        return Trained(points, self.scores(carry, split), *self._overall(carry, split))
+        tested = self.scores(carry, split)
+        return Trained(points, tested, self._accuracy(tested, split), self._area(carry, split))
 
-    def _overall(self, carry: Carry, split: Examples) -> tuple[np.ndarray, np.ndarray]:
-        """The accuracy, and the area under the ROC curve of two classes."""
-        runs = np.full(np.shape(jax.tree.leaves(carry.params)[0])[: self.task.together], np.nan)
+    def _accuracy(self, tested: Scores, split: Examples) -> Float[np.ndarray, "..."]:
+        """Of all examples together; NaN for texts, and where there are none."""
         if self.task.classes is None or not len(split.labels):
-            return runs, runs
-        parts = [self._outputs(carry, split.inputs[rows]) for rows in _pieces(len(split.labels))]
-        logits = np.concatenate(parts, axis=-2)
-        accuracy = 100 * (logits.argmax(-1) == split.labels).mean(axis=-1)
-        if logits.shape[-1] != 2:
-            return accuracy, runs
+            return np.full_like(tested.loss, np.nan)
+        counts = np.bincount(split.labels, minlength=len(self.task.classes))
+        return np.nan_to_num(tested.recalls) @ counts / len(split.labels)
+
+    def _area(self, carry: Carry, split: Examples) -> Float[np.ndarray, "..."]:
+        """Under the ROC curve of two classes; NaN for others, and where there are no examples."""
+        pieces = _pieces(len(split.labels))
+        if not pieces or self.task.classes is None or len(self.task.classes) != 2:
+            return np.full(np.shape(jax.tree.leaves(carry.params)[0])[: self.task.together], np.nan)
+        logits = np.concatenate([self._outputs(carry, split.inputs[rows]) for rows in pieces], -2)
         margins = np.nan_to_num(logits[..., 1] - logits[..., 0])
         areas = [roc_auc_score(split.labels, each) for each in np.atleast_2d(margins)]
-        return accuracy, np.reshape(areas, runs.shape)
+        return np.reshape(areas, margins.shape[:-1])
 
     @property
     def steps_at_once(self) -> int:
@@ -182,7 +186,7 @@ class Trainer:
 
 
 def _pieces(number: int) -> list[slice]:
-    """Of so many examples those that are evaluated together."""
+    """Slices of the examples, each small enough to be evaluated at once."""
     return [slice(first, first + AT_ONCE) for first in range(0, number, AT_ONCE)]
 
 

@@ -103,9 +103,9 @@ class Interpreter:
 
     def _seen(self, use: Use, equation: JaxprEqn, operands: Sequence[Any]) -> Found:
         """What a layer saw, in the form that each of its leaves keeps."""
-        draw = jax.tree.map(on_current_mesh, self.draw)
         inputs = [operands[place] for place in use.layer.input]
-        whole = [axis for axis in draw.axes if axis not in draw.of(inputs).axes]
+        draw = jax.tree.map(on_current_mesh, self.draw.of(inputs))
+        whole = [axis for axis in self.draw.axes if axis not in draw.axes]
         wanted = [leaf for leaf in use.weight.leaves if leaf in self.targets]
         layouts = {leaf: self.targets[leaf].layout for leaf in wanted}
         kept = {leaf: kept_structure(self.structure, layout) for leaf, layout in layouts.items()}

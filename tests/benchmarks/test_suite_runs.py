@@ -13,7 +13,7 @@ from benchmarks.suite.contenders import FULL, everyone, trials
 from benchmarks.suite.methods import METHODS
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
-from benchmarks.suite.results import is_done, read_all, write
+from benchmarks.suite.results import is_done, path, read_all, write
 from benchmarks.suite.speed import Speed
 from benchmarks.suite.training import POINTS, Trainer, run_of
 from benchmarks.suite.workloads import QUICK, names, task
@@ -111,7 +111,9 @@ def test_two_classes_have_an_accuracy_and_an_area_under_the_curve(together):
     assert np.isnan(trainer.trained(runs, test=False).test_auc).all()
 
 
-def test_a_result_comes_back_from_its_file_and_is_run_again_for_other_settings(tmp_path):
+def test_a_result_comes_back_from_its_file_and_is_run_again_for_other_settings(
+    tmp_path, monkeypatch
+):
     cell = Cell("digits", "INSGD", 2)
     curve = np.array([[1.5, np.nan], [0.25, 1e-9]])
     row = Row(
@@ -119,7 +121,9 @@ def test_a_result_comes_back_from_its_file_and_is_run_again_for_other_settings(t
     )
     result = Result("cosine", {0.02: 97.5, 0.3: 0.0}, [row], Speed(1e-3, 1.1, 1.0))
     assert not is_done(cell, tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "run", "--data", str(tmp_path)])
     write(cell, result, tmp_path)
+    assert str(tmp_path.parent) not in path(cell, tmp_path).read_text()
     found = read_all(tmp_path)["digits"]["INSGD"]
     np.testing.assert_allclose(found.rows[0].losses, curve)
     np.testing.assert_allclose(found.rows[0].test_auc, curve[0])

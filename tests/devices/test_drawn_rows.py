@@ -264,9 +264,8 @@ def test_the_entries_of_nnx_and_equinox_take_axis_name():
         return grad_fn(nnx.merge(graph, state), x)[2]
 
     def by_equinox(module: Any, x: Any, **options: Any) -> Any:
-        return insgd.equinox.value_and_grad(mean_of_vmapped, structure=ROWS, **options)(module, x)[
-            2
-        ]
+        grad_fn = insgd.equinox.value_and_grad(mean_of_vmapped, structure=ROWS, **options)
+        return grad_fn(module, x)[2]
 
     for found, model in ((by_nnx, state), (by_equinox, module)):
         mapped = jax.shard_map(

@@ -63,7 +63,7 @@ class Layer:
 
     def look_at(self, inputs: Sequence[Any], draw: Draw = UNSEEDED) -> RowInput:
         """What it sees of its input operands, through which no gradient flows."""
-        return self.look(*jax.lax.stop_gradient(list(inputs)), draw=draw.of(inputs))
+        return self.look(*jax.lax.stop_gradient(list(inputs)), draw=draw)
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
