@@ -1,8 +1,8 @@
 """The suite: every optimizer on every workload, tuned alike.
 
-    python -m benchmarks run [--suite quick|full] [--workload WORD] [--optimizer WORD]
-        [--minutes M] [--data FOLDER] [--again]
-    python -m benchmarks report [--suite quick|full]
+    python -m benchmarks run [--suite quick|full|gpu] [--workload WORD] [--optimizer WORD]
+        [--minutes M] [--data FOLDER] [--steps N] [--again]
+    python -m benchmarks report [--suite quick|full|gpu]
 
 ``run`` writes a JSON file for every workload and optimizer, and goes on where it was stopped.
 ``report`` makes the page and the figures of those that are there.
@@ -11,13 +11,14 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.suite.contenders import FULL, MAIN, everyone
+from benchmarks.suite.contenders import MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
 from benchmarks.suite.results import path, read_all, run_missing
+from benchmarks.suite.task import POINTS
 from benchmarks.suite.workloads import names
 
-SEEDS = {"quick": 3, "full": 5}
+SEEDS = {"quick": 3, "full": 5, "gpu": 3}
 
 
 def options() -> argparse.Namespace:
@@ -31,6 +32,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--optimizer", default="", help="only those with this word in their name")
     parser.add_argument("--all", action="store_true", help="every peer, not the main ones alone")
     parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
+    parser.add_argument("--steps", type=int, help="of a run, to try things (a multiple of 10)")
     parser.add_argument("--again", action="store_true", help="also what has a file")
     parser.add_argument("--data", type=Path, help="folder of data sets, or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
@@ -38,8 +40,10 @@ def options() -> argparse.Namespace:
     chosen = parser.parse_args()
     if chosen.data is not None and not chosen.data.exists():
         parser.error(f"there is no {chosen.data}")
-    if chosen.suite == "full" and chosen.data is None and chosen.what == "run":
-        parser.error("the full suite needs --data FOLDER")
+    if chosen.steps is not None and (chosen.steps < POINTS or chosen.steps % POINTS):
+        parser.error(f"--steps must be a multiple of {POINTS}, got {chosen.steps}")
+    if chosen.suite != "quick" and chosen.data is None and chosen.what == "run":
+        parser.error(f"the {chosen.suite} suite needs --data FOLDER")
     if chosen.what == "run" and not chosen_cells(chosen):
         known = ", ".join([*names(chosen.data), *everyone()])
         parser.error(f"no workload and optimizer have these words in their names: {known}")
@@ -47,11 +51,10 @@ def options() -> argparse.Namespace:
 
 
 def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
-    main = FULL if chosen.suite == "full" else MAIN
-    optimizers = everyone() if chosen.all else main
+    optimizers = everyone() if chosen.all else MAIN
     return [
-        Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data)
-        for workload in names(chosen.data)
+        Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data, chosen.steps)
+        for workload in names(chosen.data, chosen.suite == "gpu")
         for optimizer in optimizers
         if chosen.workload.lower() in workload.lower()
         and chosen.optimizer.lower() in optimizer.lower()

@@ -15,6 +15,7 @@ from benchmarks.shared.gradient import muon_dimensions
 OURS = "INSGD"
 # Muon leaves vectors to Adam, here at the same factor of its usual rate.
 MUON_RATE, ADAM_RATE = 0.02, 1e-3
+SCHEDULED = 2.0  # as docs/choosing.md has it
 
 Maker = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -35,6 +36,7 @@ class Contender:
       structure: which statistics of the inputs it needs; None for none.
       evaluated: from its state and the parameters to those that are tested.
       headline: the schedule that it is made for.
+      scheduled: how much larger its usual rate is as the peak of a schedule that ends at zero.
     """
 
     name: str
@@ -43,6 +45,10 @@ class Contender:
     structure: insgd.Structure | None = None
     evaluated: Callable[[optax.OptState, optax.Params], optax.Params] = _as_trained
     headline: str = "cosine"
+    scheduled: float = 1.0
+
+    def usual_rate(self, schedule: str) -> float:
+        return self.default_rate * (1.0 if schedule == "constant" else self.scheduled)
 
     def optimizer(self, rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.make(rate))
@@ -56,7 +62,7 @@ def contenders() -> dict[str, Contender]:
         Contender("SGD", functools.partial(optax.sgd, momentum=0.9), 0.1),
         Contender("Adam", optax.adam, ADAM_RATE),
         Contender("Muon", _muon, MUON_RATE),
-        Contender(OURS, insgd.insgd, rate, structure),
+        Contender(OURS, insgd.insgd, rate, structure, scheduled=SCHEDULED),
     )
     return {contender.name: contender for contender in everyone}
 

@@ -11,7 +11,8 @@ from benchmarks.shared.schedules import SCHEDULES
 from benchmarks.suite.contenders import BASELINE, everyone, trials
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.speed import Speed, speed
-from benchmarks.suite.training import POINTS, Scores, Trained, Trainer, run_of
+from benchmarks.suite.task import POINTS, Task
+from benchmarks.suite.training import Scores, Trained, Trainer, run_of
 from benchmarks.suite.workloads import task
 
 TUNING_SEEDS = (100, 101, 102)
@@ -25,6 +26,7 @@ class Cell:
 
     Attributes:
       data: the folder of data sets; None for those that need none.
+      steps: of a run; None for the workload's own.
       seeds: of the runs after tuning, the same ones for every optimizer.
     """
 
@@ -32,6 +34,12 @@ class Cell:
     optimizer: str
     seeds: int
     data: Path | None = None
+    steps: int | None = None
+
+    @property
+    def task(self) -> Task:
+        chosen = task(self.workload, self.data)
+        return dataclasses.replace(chosen, steps=self.steps or chosen.steps)
 
     @property
     def name(self) -> str:
@@ -39,7 +47,7 @@ class Cell:
 
     def settings(self) -> dict[str, object]:
         """Two results are of the same cell if these are the same."""
-        contender, chosen = everyone()[self.optimizer], task(self.workload, self.data)
+        contender, chosen = everyone()[self.optimizer], self.task
         return {
             "workload": self.workload,
             "optimizer": self.optimizer,
@@ -113,7 +121,7 @@ def settled(scores: Float[np.ndarray, "..."], is_text: bool) -> Float[np.ndarray
 
 def run(cell: Cell) -> Result:
     """As many trials for everyone, with one schedule and no method for rare classes."""
-    chosen, contender = task(cell.workload, cell.data), everyone()[cell.optimizer]
+    chosen, contender = cell.task, everyone()[cell.optimizer]
     trainer, rates = Trainer(chosen, contender), trials(contender)
     headline, is_text = contender.headline, chosen.classes is None
     tried = {}
@@ -124,7 +132,7 @@ def run(cell: Cell) -> Result:
     best = max(tried, key=tried.__getitem__)
 
     def row(kind: str, schedule: str, method: str = PLAIN) -> Row:
-        rate = best if kind == TUNED else contender.default_rate
+        rate = best if kind == TUNED else contender.usual_rate(schedule)
         runs = [run_of(seed, rate, schedule, method) for seed in range(cell.seeds)]
         return _row(rate, kind, schedule, method, trainer.trained(runs, test=True))
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+POINTS = 10  # evaluations of the validation data in a run
 IMBALANCED = 3  # the largest class over the smallest, from which methods for it are tried
 
 
@@ -89,7 +90,7 @@ class Task:
     def rows(self, seed: int) -> Int[np.ndarray, "steps batch"]:
         """Which examples each step takes."""
         if self.order is not None:
-            return self.order(seed)
+            return self.order(seed)[: self.steps]
         number, needed = len(self.data.train.labels), self.steps * self.batch
         epochs = shuffled(np.arange(number), needed, seed)
         return epochs.reshape(self.steps, self.batch)

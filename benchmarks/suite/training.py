@@ -14,9 +14,8 @@ from benchmarks.shared.contender import Contender
 from benchmarks.shared.schedules import SCHEDULES
 from benchmarks.shared.step import Carry, applied, started, train_step
 from benchmarks.suite.methods import METHODS, PLAIN, Method, class_weights
-from benchmarks.suite.task import Examples, Task
+from benchmarks.suite.task import POINTS, Examples, Task
 
-POINTS = 10  # evaluations of the validation data in a run
 AT_ONCE = 500  # examples that are evaluated together
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import numpy as np
 import optax
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.__main__ import main
-from benchmarks.suite.contenders import FULL, everyone, trials
+from benchmarks.suite.contenders import MAIN, everyone, trials
 from benchmarks.suite.methods import METHODS
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
@@ -17,6 +18,7 @@ from benchmarks.suite.results import is_done, path, read_all, write
 from benchmarks.suite.speed import Speed
 from benchmarks.suite.training import POINTS, Trainer, run_of
 from benchmarks.suite.workloads import QUICK, names, task
+from benchmarks.suite.workloads.cifar import CLASSES, FILE
 
 pytestmark = [pytest.mark.framework, pytest.mark.usefixtures("as_users_run_it")]
 
@@ -26,12 +28,12 @@ def test_everyone_tries_as_many_rates_over_as_wide_a_range_around_the_usual_one(
     contender = everyone()[name]
     rates = trials(contender)
     assert len(rates) == 5
-    assert rates[2] == contender.default_rate
+    assert rates[2] == contender.usual_rate(contender.headline)
     assert rates[-1] / rates[0] == pytest.approx(10**2.4)
 
 
 def test_the_main_optimizers_are_among_all():
-    assert set(FULL) <= set(everyone())
+    assert set(MAIN) <= set(everyone())
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -162,6 +164,7 @@ def test_a_page_is_made_of_what_is_there_also_where_peers_differ(tmp_path):
         (["run", "--workload", "nothing"], "no workload and optimizer"),
         (["run", "--data", "/nothing"], "there is no /nothing"),
         (["run", "--suite", "full"], "needs --data"),
+        (["run", "--steps", "15"], "multiple of 10"),
     ],
 )
 def test_a_command_that_would_do_nothing_says_so(arguments, expected, monkeypatch, capsys):
@@ -182,3 +185,29 @@ def test_a_folder_of_class_folders_is_a_workload_whatever_else_lies_in_it(tmp_pa
     chosen = task(name, tmp_path)
     assert chosen.classes == ("ill", "well")
     assert chosen.data.train.inputs.shape == (12, 32, 32, 3)
+
+
+def _folder_of_cifar(folder: Path) -> Path:
+    """CIFAR-10's layout with few images: 60 for training and 4 for the test of each class."""
+    rng = np.random.default_rng(0)
+    for part, number in (("train", 60), ("test", 4)):
+        for name in CLASSES:
+            place = folder / FILE / part / name
+            place.mkdir(parents=True)
+            for image in range(number):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{image:04}.png")
+    return folder
+
+
+@pytest.mark.long
+def test_the_workloads_for_a_gpu_run_at_a_reduced_size(tmp_path):
+    data = _folder_of_cifar(tmp_path)
+    name, other = names(data, gpu=True)
+    assert name.replace("100", "50") == other
+    cell = Cell(name, "INSGD", 1, data, steps=POINTS)
+    assert cell.settings()["steps"] == POINTS
+    small = dataclasses.replace(cell.task, batch=4)
+    assert small.counts.tolist() == [10] * 10
+    found = Trainer(small, everyone()["INSGD"]).trained([run_of(0, 0.02, "cosine")], test=True)
+    assert np.isfinite(found.test.loss).all()

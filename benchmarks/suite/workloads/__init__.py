@@ -1,7 +1,7 @@
 """The workloads by name: one file for each kind of data."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.suite.task import Task
@@ -15,17 +15,25 @@ QUICK: dict[str, Callable[[], Task]] = {
 }
 # The name of a file in the folder of data sets, and from its path to a task.
 WITH_DATA: dict[str, tuple[str, Callable[[Path], Task]]] = {**cifar.WORKLOADS, **xrays.WORKLOADS}
+# Too long for a CPU.
+GPU: dict[str, tuple[str, Callable[[Path], Task]]] = cifar.GPU
 
 
-def names(data: Path | None) -> list[str]:
+def names(data: Path | None, gpu: bool = False) -> list[str]:
     """The quick ones, those that the folder has data sets for, and the folder's own images.
 
     A folder that has images in class folders (``CLASS/IMAGE``) is a workload in itself.
     """
     if data is None:
         return list(QUICK)
-    found = [name for name, (file, _) in WITH_DATA.items() if (data / file).exists()]
+    if gpu:
+        return _present(data, GPU)
+    found = _present(data, WITH_DATA)
     return [*QUICK, *found] if found else [*QUICK, f"images of {data.resolve().name}"]
+
+
+def _present(data: Path, workloads: Mapping[str, tuple[str, object]]) -> list[str]:
+    return [name for name, (file, _) in workloads.items() if (data / file).exists()]
 
 
 @functools.cache
@@ -34,7 +42,8 @@ def task(name: str, data: Path | None) -> Task:
         return QUICK[name]()
     if data is None:
         raise ValueError(f"The workload '{name}' needs a folder of data sets: --data FOLDER")
-    if name not in WITH_DATA:
-        return xrays.class_folders(data, mode="RGB")
-    file, build = WITH_DATA[name]
+    known = WITH_DATA | GPU
+    if name not in known:
+        return xrays.class_folders(data)
+    file, build = known[name]
     return build(data / file)

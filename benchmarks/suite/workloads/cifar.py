@@ -1,11 +1,11 @@
-"""CIFAR-10 at 16 x 16 pixels, from ``cifar10_if10.zip`` or any folder or zip of its layout.
+"""CIFAR-10 from ``cifar10_if10.zip``, which may be any folder or zip of its layout.
 
 ``train/CLASS/*`` and ``test/CLASS/*``. Copies that were saved as JPEG differ a little from the
-original.
+original. Images are 16 x 16 pixels, except in the suite for a GPU.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import flax.linen as nn
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from benchmarks.long_tail.data import load
 from benchmarks.shared.image_networks import (
     NormalizedConvNet,
     PlainConvNet,
@@ -21,10 +20,12 @@ from benchmarks.shared.image_networks import (
     VisionTransformer,
 )
 from benchmarks.shared.images import augmented
-from benchmarks.suite.task import Examples, Splits, Task, shuffled
+from benchmarks.suite.task import POINTS, Examples, Splits, Task, shuffled
+from examples.images import decoded, image_files
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 FILE, SIZE, BATCH, STEPS = "cifar10_if10.zip", 16, 64, 700
+EPOCHS, PUBLISHED_BATCH = 200, 128
 EARLY, FEW = 7, 50  # classes of the first half, and images of each later one
 
 
@@ -36,9 +37,21 @@ def shifted(key: Array, batch: Examples, number: Array) -> Examples:
 def cifar(path: Path, model: nn.Module, imbalance: float) -> Task:
     """At imbalance 1 each class has 400 training images, at 10 from 4500 down to 450."""
     most, held = {1.0: (400, 100), 10.0: (4500, 50)}.get(imbalance, (5000, 300))
-    splits = load(path, imbalance, SIZE, most, held)
-    examples = Splits(*(Examples(*split) for split in splits))
-    return Task(model, examples, CLASSES, BATCH, STEPS, shifted, together=False)
+    splits = long_tailed(path, imbalance, SIZE, most, held)
+    return Task(model, splits, CLASSES, BATCH, STEPS, shifted, together=False)
+
+
+def published(path: Path, imbalance: float) -> Task:
+    """CIFAR-10-LT as papers train on it, but for 50 images of each class that are held back.
+
+    They take a ResNet-32, 200 epochs in batches of 128, and SGD at 0.1 with a weight decay of 2e-4.
+    """
+    splits = long_tailed(path, imbalance, size=32, most=5000, held=50)
+    epochs = EPOCHS * len(splits.train.labels) // PUBLISHED_BATCH
+    steps = epochs - epochs % POINTS
+    return Task(
+        ResNet(10, blocks=5), splits, CLASSES, PUBLISHED_BATCH, steps, shifted, together=False
+    )
 
 
 def transfer(path: Path) -> Task:
@@ -57,6 +70,44 @@ def transfer(path: Path) -> Task:
     return dataclasses.replace(whole, data=Splits(train, *kept), order=order)
 
 
+def long_tailed(path: Path, imbalance: float, size: int, most: int, held: int) -> Splits:
+    """Class c keeps its first ``most * imbalance**(-c/9)`` images.
+
+    Validation is made of the last ``held`` images of each, which are taken away where too few
+    are left out.
+    """
+    files = image_files(path, depth=2)
+
+    def part(name: str, rows: Callable[[int, int], slice]) -> Examples:
+        labelled = [
+            (raw, label)
+            for label, every in enumerate(_by_class(files, name))
+            for raw in every[rows(label, len(every))]
+        ]
+        images, labels = zip(*labelled, strict=True)
+        return Examples(decoded(images, size, "RGB"), np.array(labels, np.int32))
+
+    def kept(label: int, number: int) -> slice:
+        wanted = int(most * imbalance ** (-label / (len(CLASSES) - 1)))
+        if number <= held:
+            raise ValueError(
+                f"{path} has {number} training images of '{CLASSES[label]}'; {held} are for "
+                "validation, and at least one must be left."
+            )
+        return slice(min(wanted, number - held))
+
+    return Splits(
+        part("train", kept),
+        part("train", lambda label, number: slice(number - held, number)),
+        part("test", lambda label, number: slice(number)),
+    )
+
+
+def _by_class(files: Mapping[str, bytes], part: str) -> list[list[bytes]]:
+    starts = [f"{part}/{name}/" for name in CLASSES]
+    return [[files[name] for name in files if name.startswith(start)] for start in starts]
+
+
 def _with(model: nn.Module, imbalance: float) -> Callable[[Path], Task]:
     return lambda path: cifar(path, model, imbalance)
 
@@ -69,4 +120,8 @@ WORKLOADS = {
     "CIFAR-10, imbalance 100, ResNet-20": (FILE, _with(ResNet(10, width=8), 100.0)),
     "CIFAR-10, transfer": (FILE, transfer),
     "CIFAR-10, imbalance 10, ViT": (FILE, _with(VisionTransformer(10), 10.0)),
+}
+GPU = {
+    "CIFAR-10-LT, imbalance 100, ResNet-32": (FILE, lambda path: published(path, 100.0)),
+    "CIFAR-10-LT, imbalance 50, ResNet-32": (FILE, lambda path: published(path, 50.0)),
 }

@@ -2,9 +2,9 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.model_selection import train_test_split
 
 from benchmarks.suite.task import Examples, Splits
+from examples.images import divided
 
 
 def split(
@@ -19,17 +19,10 @@ def split(
       most: how many training examples of each class are kept; all by default.
     """
     rows = np.arange(len(labels))
-    train, rest = _divided(rows, labels, share)
+    train, rest = divided(rows, labels, share)
     if most is not None:
         kept = [train[labels[train] == label][:number] for label, number in enumerate(most)]
         train = np.concatenate(kept)
-    parts = (train, *_divided(rest, labels, 0.5))
+    parts = (train, *divided(rest, labels, 0.5))
     inputs, labels = inputs.astype(np.float32), labels.astype(np.int32)
     return Splits(*(Examples(inputs[part], labels[part]) for part in parts))
-
-
-def _divided(
-    rows: Int[np.ndarray, "rows"], labels: Int[np.ndarray, "examples"], share: float
-) -> list[Int[np.ndarray, "_"]]:
-    found = train_test_split(rows, train_size=share, random_state=0, stratify=labels[rows])
-    return [np.asarray(part) for part in found]

@@ -1,1 +1,0 @@
-"""Imbalanced classes: every optimizer with every way to make up for the imbalance, tuned alike."""

@@ -1,1 +1,0 @@
-"""Long-tailed CIFAR-10: how fast and how far each optimizer learns, tuned alike."""
