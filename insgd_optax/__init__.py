@@ -26,6 +26,7 @@ from insgd_optax.groups import (
     track_groups,
     track_prototypes,
 )
+from insgd_optax.inspection import inspect
 from insgd_optax.layout import Layout
 from insgd_optax.moments import Bias, InputMoments
 from insgd_optax.optimizers import insgd
@@ -94,6 +95,7 @@ __all__ = [
     "group_history",
     "group_sums",
     "insgd",
+    "inspect",
     "layer_histories",
     "log_prior",
     "multi_steps",

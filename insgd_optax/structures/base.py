@@ -189,6 +189,9 @@ class PerFeature(EveryUpdate):
     ) -> Float[Array, "groups inputs 1"]:
         return power[:, :, None]
 
+    def squared_norm(self, power: Float[Array, "groups inputs"]) -> Float[Array, " groups"]:
+        return jnp.sum(power**2, axis=1)
+
     def guarded(
         self, history: Float[Array, "groups inputs"], batch: Float[Array, "groups inputs"]
     ) -> tuple[Float[Array, "groups inputs"], Float[Array, " groups"]]:

@@ -98,6 +98,9 @@ class Full(Lasting):
     ) -> Float[Array, "groups inputs 1"]:
         return jnp.diagonal(power, axis1=1, axis2=2)[:, :, None]
 
+    def squared_norm(self, power: Float[Array, "groups inputs inputs"]) -> Float[Array, " groups"]:
+        return jnp.sum(power**2, axis=(1, 2))
+
     def guarded(
         self,
         history: Float[Array, "groups inputs inputs"],

@@ -109,6 +109,15 @@ class LowRank(EveryUpdate):
     def feature_power(self, power: Float[Array, "groups inputs _"]) -> Float[Array, "groups _ 1"]:
         return power[:, :, :1]
 
+    def squared_norm(self, power: Float[Array, "groups inputs _"]) -> Float[Array, " groups"]:
+        level = jnp.mean(power[:, :, 0], axis=1)
+        relative = power * safe_power(level, -1)[:, None, None]
+        directions = _directions(relative[:, :, 1:])
+        gram = jnp.einsum("gik,gil->gkl", directions, directions)
+        # The diagonal is that of A; beside it stands B Bᵀ.
+        beside = jnp.sum(gram**2, axis=(1, 2)) - jnp.sum(jnp.sum(directions**2, 2) ** 2, axis=1)
+        return level**2 * (jnp.sum(relative[:, :, 0] ** 2, axis=1) + beside)
+
     def guarded(
         self, history: Float[Array, "groups inputs _"], batch: Float[Array, "groups inputs _"]
     ) -> tuple[Float[Array, "groups inputs _"], Float[Array, " groups"]]:

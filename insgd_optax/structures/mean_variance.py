@@ -56,6 +56,14 @@ class MeanVariance(EveryUpdate):
         variance = jnp.maximum(power[:, -1] - jnp.mean(squares, axis=1), 0)
         return (squares + variance[:, None])[:, :, None]
 
+    def squared_mean(self, power: Float[Array, "groups _"]) -> Float[Array, " groups"]:
+        return jnp.sum(power[:, :-1] ** 2, axis=1)
+
+    def squared_norm(self, power: Float[Array, "groups _"]) -> Float[Array, " groups"]:
+        length, inputs = self.squared_mean(power), power.shape[1] - 1
+        variance = jnp.maximum(power[:, -1] - length / inputs, 0)
+        return (inputs - 1) * variance**2 + (variance + length) ** 2
+
     def guarded(
         self, history: Float[Array, "groups _"], batch: Float[Array, "groups _"]
     ) -> tuple[Float[Array, "groups _"], Float[Array, " groups"]]:

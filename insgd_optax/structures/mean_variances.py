@@ -86,6 +86,15 @@ class MeanVariances(EveryUpdate):
     def feature_power(self, power: Float[Array, "groups _"]) -> Float[Array, "groups inputs 1"]:
         return _halves(power)[1][:, :, None]
 
+    def squared_mean(self, power: Float[Array, "groups _"]) -> Float[Array, " groups"]:
+        return jnp.sum(_halves(power)[0] ** 2, axis=1)
+
+    def squared_norm(self, power: Float[Array, "groups _"]) -> Float[Array, " groups"]:
+        mean, squares = _halves(power)
+        # The diagonal is that of A; beside it stands the product of the mean with itself.
+        beside = self.squared_mean(power) ** 2 - jnp.sum(mean**4, axis=1)
+        return jnp.sum(squares**2, axis=1) + beside
+
     def guarded(
         self, history: Float[Array, "groups _"], batch: Float[Array, "groups _"]
     ) -> tuple[Float[Array, "groups _"], Float[Array, " groups"]]:
