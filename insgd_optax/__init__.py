@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from insgd_optax import equinox as equinox
     from insgd_optax import linen as linen
     from insgd_optax import nnx as nnx
+    from insgd_optax import plots as plots
 
 __version__ = "0.1.0"
 
@@ -119,7 +120,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    # Each of these imports a framework, which not everyone has.
-    if name in ("equinox", "linen", "nnx"):
+    # Each of these imports a package that not everyone has.
+    if name in ("equinox", "linen", "nnx", "plots"):
         return importlib.import_module(f"insgd_optax.{name}")
     raise AttributeError(f"module 'insgd_optax' has no attribute {name!r}")

@@ -111,3 +111,15 @@ def test_statistics_of_other_parameters_are_an_error_that_names_the_path():
     _, _, input_stats = insgd.value_and_grad(_loss)({"kernel": WEIGHTS}, jnp.asarray(ROWS))
     with pytest.raises(ValueError, match=r"input_stats has \['kernel'\], which params has not"):
         insgd.inspect({"head": jnp.asarray(WEIGHTS)}, input_stats)
+
+
+def test_the_figure_has_a_panel_for_each_number_and_a_line_for_each_layer():
+    records = [_found(insgd.MeanVariances(), {"kernel": jnp.ones((6, 3))}) for _ in range(3)]
+    figure = insgd.plots.layers(records, steps=[0, 10, 20])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == list(insgd.plots.PANELS.values())
+    (line,) = figure.axes[0].get_lines()
+    assert line.get_label() == "kernel"
+    np.testing.assert_allclose(line.get_ydata(), [records[0]["kernel/input_power"]] * 3)
+    with pytest.raises(ValueError, match="3 records for 2 steps"):
+        insgd.plots.layers(records, steps=[0, 1])
