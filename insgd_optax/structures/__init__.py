@@ -1,8 +1,10 @@
-"""How much of a layer's second moment is kept: one structure a file."""
+"""Structures: how much of a layer's second moment is kept, with one structure per file."""
 
 from insgd_optax.structures.base import (
     ELEMENTWISE_COST,
+    EveryUpdate,
     LayerInput,
+    PerFeature,
     Signals,
     Structure,
     Sums,
@@ -21,12 +23,14 @@ from insgd_optax.structures.scalar import Scalar
 __all__ = [
     "ELEMENTWISE_COST",
     "Diagonal",
+    "EveryUpdate",
     "Frequency",
     "Full",
     "LayerInput",
     "LowRank",
     "MeanVariance",
     "MeanVariances",
+    "PerFeature",
     "PerLayer",
     "Released",
     "Scalar",
