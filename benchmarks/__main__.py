@@ -3,14 +3,17 @@
     python -m benchmarks run [--suite quick|full|gpu] [--workload WORD] [--optimizer WORD]
         [--minutes M] [--data FOLDER] [--steps N] [--again]
     python -m benchmarks report [--suite quick|full|gpu]
+    python -m benchmarks download --data FOLDER
 
 ``run`` writes a JSON file for every workload and optimizer, and goes on where it was stopped.
-``report`` makes the page and the figures of those that are there.
+``report`` makes the page and the figures of those that are there. ``download`` gets CIFAR-10 and
+PneumoniaMNIST from their official addresses and checks them.
 """
 
 import argparse
 from pathlib import Path
 
+from benchmarks.shared.downloads import download
 from benchmarks.suite.contenders import MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
@@ -26,7 +29,7 @@ def options() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("what", choices=["run", "report", "download"])
     parser.add_argument("--suite", choices=SEEDS, default="quick")
     parser.add_argument("--workload", default="", help="only those with this word in their name")
     parser.add_argument("--optimizer", default="", help="only those with this word in their name")
@@ -38,7 +41,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/report"))
     chosen = parser.parse_args()
-    if chosen.data is not None and not chosen.data.exists():
+    if chosen.what == "download" and chosen.data is None:
+        parser.error("--data FOLDER says where the files go")
+    if chosen.what == "run" and chosen.data is not None and not chosen.data.exists():
         parser.error(f"there is no {chosen.data}")
     if chosen.steps is not None and (chosen.steps < POINTS or chosen.steps % POINTS):
         parser.error(f"--steps must be a multiple of {POINTS}, got {chosen.steps}")
@@ -63,6 +68,9 @@ def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
 
 def main() -> None:
     chosen = options()
+    if chosen.what == "download":
+        print(*download(chosen.data), sep="\n")
+        return
     folder = chosen.out / chosen.suite
     if chosen.what == "run":
         cells = chosen_cells(chosen)

@@ -18,7 +18,7 @@ from benchmarks.suite.results import is_done, path, read_all, write
 from benchmarks.suite.speed import Speed
 from benchmarks.suite.training import POINTS, Trainer, run_of
 from benchmarks.suite.workloads import QUICK, names, task
-from benchmarks.suite.workloads.cifar import CLASSES, FILE
+from benchmarks.suite.workloads.cifar import CLASSES, FILES
 
 pytestmark = [pytest.mark.framework, pytest.mark.usefixtures("as_users_run_it")]
 
@@ -192,7 +192,7 @@ def _folder_of_cifar(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     for part, number in (("train", 60), ("test", 4)):
         for name in CLASSES:
-            place = folder / FILE / part / name
+            place = folder / FILES[0] / part / name
             place.mkdir(parents=True)
             for image in range(number):
                 pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)

@@ -13,10 +13,11 @@ QUICK: dict[str, Callable[[], Task]] = {
     **tabular.WORKLOADS,
     **text.WORKLOADS,
 }
-# The name of a file in the folder of data sets, and from its path to a task.
-WITH_DATA: dict[str, tuple[str, Callable[[Path], Task]]] = {**cifar.WORKLOADS, **xrays.WORKLOADS}
+# The names that its file may have in the folder of data sets, and from its path to a task.
+WithData = Mapping[str, tuple[tuple[str, ...], Callable[[Path], Task]]]
+WITH_DATA: WithData = {**cifar.WORKLOADS, **xrays.WORKLOADS}
 # Too long for a CPU.
-GPU: dict[str, tuple[str, Callable[[Path], Task]]] = cifar.GPU
+GPU: WithData = cifar.GPU
 
 
 def names(data: Path | None, gpu: bool = False) -> list[str]:
@@ -32,8 +33,12 @@ def names(data: Path | None, gpu: bool = False) -> list[str]:
     return [*QUICK, *found] if found else [*QUICK, f"images of {data.resolve().name}"]
 
 
-def _present(data: Path, workloads: Mapping[str, tuple[str, object]]) -> list[str]:
-    return [name for name, (file, _) in workloads.items() if (data / file).exists()]
+def _present(data: Path, workloads: WithData) -> list[str]:
+    return [name for name, (files, _) in workloads.items() if _path(data, files) is not None]
+
+
+def _path(data: Path, files: tuple[str, ...]) -> Path | None:
+    return next((data / file for file in files if (data / file).exists()), None)
 
 
 @functools.cache
@@ -42,8 +47,8 @@ def task(name: str, data: Path | None) -> Task:
         return QUICK[name]()
     if data is None:
         raise ValueError(f"The workload '{name}' needs a folder of data sets: --data FOLDER")
-    known = WITH_DATA | GPU
+    known = {**WITH_DATA, **GPU}
     if name not in known:
         return xrays.class_folders(data)
-    file, build = known[name]
-    return build(data / file)
+    files, build = known[name]
+    return build(_path(data, files) or data / files[0])

@@ -1,4 +1,4 @@
-"""CIFAR-10 from ``cifar10_if10.zip``, which may be any folder or zip of its layout.
+"""CIFAR-10 as a folder or zip with its classes, of all images or of imbalance 10.
 
 ``train/CLASS/*`` and ``test/CLASS/*``. Copies that were saved as JPEG differ a little from the
 original. Images are 16 x 16 pixels, except in the suite for a GPU.
@@ -24,7 +24,8 @@ from benchmarks.suite.task import POINTS, Examples, Splits, Task, shuffled
 from examples.images import decoded, image_files
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-FILE, SIZE, BATCH, STEPS = "cifar10_if10.zip", 16, 64, 700
+FILES = ("cifar10.zip", "cifar10_if10.zip")
+SIZE, BATCH, STEPS = 16, 64, 700
 EPOCHS, PUBLISHED_BATCH = 200, 128
 EARLY, FEW = 7, 50  # classes of the first half, and images of each later one
 
@@ -113,15 +114,15 @@ def _with(model: nn.Module, imbalance: float) -> Callable[[Path], Task]:
 
 
 WORKLOADS = {
-    "CIFAR-10, 400 of each": (FILE, _with(NormalizedConvNet(10), 1.0)),
-    "CIFAR-10, imbalance 10": (FILE, _with(NormalizedConvNet(10), 10.0)),
-    "CIFAR-10, imbalance 100": (FILE, _with(NormalizedConvNet(10), 100.0)),
-    "CIFAR-10, imbalance 100, without BatchNorm": (FILE, _with(PlainConvNet(10), 100.0)),
-    "CIFAR-10, imbalance 100, ResNet-20": (FILE, _with(ResNet(10, width=8), 100.0)),
-    "CIFAR-10, transfer": (FILE, transfer),
-    "CIFAR-10, imbalance 10, ViT": (FILE, _with(VisionTransformer(10), 10.0)),
+    "CIFAR-10, 400 of each": (FILES, _with(NormalizedConvNet(10), 1.0)),
+    "CIFAR-10, imbalance 10": (FILES, _with(NormalizedConvNet(10), 10.0)),
+    "CIFAR-10, imbalance 100": (FILES, _with(NormalizedConvNet(10), 100.0)),
+    "CIFAR-10, imbalance 100, without BatchNorm": (FILES, _with(PlainConvNet(10), 100.0)),
+    "CIFAR-10, imbalance 100, ResNet-20": (FILES, _with(ResNet(10, width=8), 100.0)),
+    "CIFAR-10, transfer": (FILES, transfer),
+    "CIFAR-10, imbalance 10, ViT": (FILES, _with(VisionTransformer(10), 10.0)),
 }
 GPU = {
-    "CIFAR-10-LT, imbalance 100, ResNet-32": (FILE, lambda path: published(path, 100.0)),
-    "CIFAR-10-LT, imbalance 50, ResNet-32": (FILE, lambda path: published(path, 50.0)),
+    "CIFAR-10-LT, imbalance 100, ResNet-32": (FILES, lambda path: published(path, 100.0)),
+    "CIFAR-10-LT, imbalance 50, ResNet-32": (FILES, lambda path: published(path, 50.0)),
 }

@@ -27,6 +27,6 @@ def _task(found: Dataset, batch: int, steps: int) -> Task:
 
 
 WORKLOADS = {
-    "PneumoniaMNIST": (PNEUMONIA, pneumonia),
-    "COVID X-rays": (COVID, lambda path: class_folders(path, mode="L")),
+    "PneumoniaMNIST": ((PNEUMONIA,), pneumonia),
+    "COVID X-rays": ((COVID,), lambda path: class_folders(path, mode="L")),
 }
