@@ -1,4 +1,4 @@
-"""inspect: numbers of every layer for a logger."""
+"""inspect: metrics of every layer for a logger."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -36,21 +36,22 @@ def inspect(
     *,
     updates: optax.Updates | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    r"""Numbers that describe each layer's input in this batch, for any logger.
+    r"""Metrics that describe each layer's input in this batch, for any logger.
 
-    ``PATH/input_power`` is the mean square of the layer's input features, and ``PATH/output_size``
+    ``PATH/input_power`` is the mean square of the layer's input features. ``PATH/output_size`` is
     the root mean square of its outputs, computed as if features were uncorrelated.
 
-    ``PATH/mean_share`` is the share of the input's power that its mean has,
-    :math:`\lVert m \rVert^2 / \operatorname{tr} A`. It is near 1 for inputs that hardly vary
-    around a large mean, such as bright pixels.
+    ``PATH/mean_share`` is the share of the mean in the input's power,
+    :math:`\lVert m \rVert^2 / \operatorname{tr} A`. It is near 1 for inputs that hardly vary around
+    a large mean, such as bright pixels.
 
     ``PATH/effective_rank`` is :math:`(\operatorname{tr} A)^2 / \lVert A \rVert_F^2`, the number of
-    directions that share the power: 1 if there is a single one, the number of features if all are
-    alike and uncorrelated. A structure sees it as far as it keeps ``A``; `Full` sees all of it.
+    directions that share the power. It is 1 for a single direction, and the number of features if
+    all are alike and uncorrelated. A structure sees only the part of ``A`` that it keeps. `Full`
+    sees all of it.
 
     ``PATH/step`` is the size of the update over that of the weights, both measured on the layer's
-    input: 0.02 changes the layer's output by two percent.
+    input. 0.02 changes the layer's output by two percent.
 
     >>> import insgd_optax
     >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
@@ -67,13 +68,13 @@ def inspect(
 
     Args:
       params: the parameters.
-      input_stats: of a batch, as `value_and_grad` returns them.
-      updates: what ``update`` returned, for ``step``.
+      input_stats: the statistics of a batch, from `value_and_grad`.
+      updates: the result of ``update``, for ``step``.
 
     Returns:
-      A scalar for each name. It is the mean over the layer's groups (stacked layers, experts, the
-      groups of a convolution). Structures that keep one number a layer have no ``mean_share`` and
-      no ``effective_rank``. A bias belongs to its layer and has no entry.
+      A scalar for each name, the mean over the layer's groups (stacked layers, experts, the groups
+      of a convolution). Structures that keep one value per layer have no ``mean_share`` and no
+      ``effective_rank``. A bias belongs to its layer and has no entry.
 
     Raises:
       ValueError: if a path of the statistics is not among the parameters.
@@ -82,7 +83,7 @@ def inspect(
     missing = sorted(set(seen) - {path for path, _ in named_leaves(params)})
     if missing:
         raise ValueError(
-            f"input_stats has {missing}, which params has not. Pass the parameters that "
+            f"input_stats has {missing}, but params does not. Pass the parameters that "
             "value_and_grad was called with."
         )
     layouts = {path: layer.layout for path, layer in seen.items()}
@@ -118,5 +119,5 @@ def _of_layer(
 
 
 def _squared_size(features: Float[Array, "groups _ 1"], weights: Array) -> Float[Array, " groups"]:
-    """Of what these weights compute of uncorrelated features."""
+    """The squared size of the outputs of these weights if features are uncorrelated."""
     return jnp.sum(features * jnp.abs(weights) ** 2, axis=(1, 2))

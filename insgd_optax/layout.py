@@ -1,4 +1,4 @@
-"""Layout: how a parameter leaf is seen as the matrices of its layer, one a group."""
+"""Layout: how a parameter leaf maps to the matrices of its layer, one per group."""
 
 import dataclasses
 import math
@@ -24,14 +24,13 @@ class Layout:
 
     Attributes:
       shape: the leaf's shape.
-      steps: transposes, reshapes and reversals from the leaf to an array whose entries, read in
+      steps: transposes, reshapes and reversals of the leaf. The entries of the result, read in
         order, are those of ``(groups, inputs, outputs)``.
       groups, inputs, outputs: the three sizes.
-      exact: False where no such recipe exists (a low-rank factor, a kernel put together from
-        several leaves, a table used in two ways). Only a single number can then be kept for the
-        leaf. It is taken apart as one row, and ``inputs`` is how many inputs its layer has (the
-        fewest, if it has several layers).
-      one_hot: whether the layer's input is one-hot, a lookup's. Its second moment is diagonal.
+      exact: False if no such recipe exists (a low-rank factor, a kernel assembled from several
+        leaves, a table used in two ways). The leaf then gets a single value and is split as one
+        row. ``inputs`` is the number of inputs of its layer (the fewest, if it has several layers).
+      one_hot: whether the layer's input is one-hot, as in a lookup. Its second moment is diagonal.
     """
 
     shape: tuple[int, ...]
@@ -44,21 +43,21 @@ class Layout:
 
     @classmethod
     def of_matrix(cls, shape: tuple[int, int]) -> "Layout":
-        """The layout of a matrix with one row for every input, as in Flax and Haiku."""
+        """The layout of a matrix with one row per input, as in Flax and Haiku."""
         return cls(shape, (), 1, *shape)
 
     @classmethod
     def pooled(cls, shape: tuple[int, ...], inputs: int = 1) -> "Layout":
-        """The layout of a leaf that has no exact one."""
+        """The layout of a leaf without an exact one."""
         return cls(shape, (), 1, inputs, math.prod(shape), exact=False)
 
     @property
     def matrices(self) -> tuple[int, int, int]:
-        """The shape of what `split` returns."""
+        """The shape of the result of `split`."""
         return self.groups, self.inputs if self.exact else 1, self.outputs
 
     def split(self, leaf: Inexact[Array, "..."]) -> Inexact[Array, "groups inputs outputs"]:
-        """Takes an array of the leaf's shape apart into the matrices of its layer."""
+        """Splits an array of the leaf's shape into the matrices of its layer."""
         for step in self.steps:
             leaf = apply_step(step, leaf)
         return jax.lax.reshape(leaf, self.matrices)
@@ -75,7 +74,7 @@ class Layout:
 
 
 def shape_after(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that an array of this shape has after the step."""
+    """The shape of an array after the step."""
     kind, numbers = step
     if kind == "transpose":
         return tuple(shape[axis] for axis in numbers)
@@ -105,9 +104,9 @@ def _undo_step(step: Step, array: Array, shape_before: tuple[int, ...]) -> Array
 
 
 def append_step(steps: tuple[Step, ...], step: Step, shape: tuple[int, ...]) -> tuple[Step, ...]:
-    """Adds a step to steps that end in ``shape``, so that equal recipes compare equal.
+    """Appends a step to steps that end in ``shape``, such that equal recipes compare equal.
 
-    Steps that change nothing are left out, and neighbors of one kind become one.
+    Steps that change nothing are left out. Neighbors of one kind are merged.
     """
     kind, numbers = step
     if steps and steps[-1][0] == kind == "transpose":

@@ -1,4 +1,4 @@
-"""InputMoments: what passes from the capture to the transformation, one for each leaf."""
+"""InputMoments: the statistics of a leaf, from the capture to the transformation."""
 
 import dataclasses
 from typing import Any
@@ -13,11 +13,11 @@ from insgd_optax.structures import Scalar, Structure
 
 @dataclasses.dataclass(frozen=True)
 class Bias:
-    """The leaf that is added to a layer's result: the weight of an input that is always 1.
+    """The leaf that is added to a layer's result. It is the weight of an input that is always 1.
 
     Attributes:
       path: the leaf's path.
-      layout: how it is seen as one row for each of the layer's matrices: ``(groups, 1, outputs)``.
+      layout: splits the leaf into one row per matrix of the layer, ``(groups, 1, outputs)``.
     """
 
     path: str
@@ -27,11 +27,11 @@ class Bias:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class InputMoments:
-    """Sums over the rows that a layer saw, and how many rows there were.
+    """Sums over the rows that a layer saw, and the number of rows.
 
-    A row is what the weight is contracted with: an example (or a position of it) for a dense
-    layer, a patch for a convolution, a one-hot vector for an embedding. Sums with their counts
-    add: over micro-batches, scan steps, shared uses and devices. Means do not, so none is kept.
+    A row is the vector that a weight is contracted with: an example (or a position of it) for a
+    dense layer, a patch for a convolution, a one-hot vector for an embedding. Sums and counts add
+    over micro-batches, scan steps, shared uses and devices. Means do not, so none are stored.
 
     >>> from insgd_optax import Diagonal, Layout
     >>> inputs = jnp.array([[1.0, 2.0], [3.0, 0.0]])          # two rows of two features
@@ -42,22 +42,20 @@ class InputMoments:
     [[5.0, 2.0]]
 
     Attributes:
-      sums: ``(groups, ...)``, sums over rows of what the structure keeps; float32, or float64
-        where the input is. `Scalar`: ``(groups,)``, the mean over features of each one's square
-        (magnitude, for order 1). `Diagonal`: ``(groups, inputs)``, each feature's square. The
-        other structures say so in their own text.
-      count: ``(groups,)``, the number of rows (of examples, where `Released` keeps a
-        convolution's).
-      layout: how the leaf is seen as its layer's matrices (static).
-      structure: the structure that was asked for (static). A leaf without an exact layout is
-        kept as `Scalar` all the same.
-      per_example: the `PerExample` that the gradient of every row was divided by, or None
-        (static).
+      sums: ``(groups, ...)``, sums over rows of the structure's statistics; float32, or float64 if
+        the input is. `Scalar`: ``(groups,)``, the mean square of the features (mean magnitude for
+        order 1). `Diagonal`: ``(groups, inputs)``, the square of each feature. The other structures
+        document theirs.
+      count: ``(groups,)``, the number of rows (of examples, if `Released` keeps a convolution's).
+      layout: splits the leaf into the matrices of its layer (static).
+      structure: the structure that was asked for (static). A leaf without an exact layout is still
+        kept as `Scalar`.
+      per_example: the `PerExample` that divided the gradient of every row, or None (static).
       bias: the leaf that is added to the layer's result, or None (static). `value_and_grad` reads
-        it from the trace; with statistics from elsewhere, name it yourself.
+        it from the trace. If the statistics come from elsewhere, set it yourself.
     """
 
-    # Not checked as Float[Array, "groups ..."]: JAX rebuilds pytrees around placeholders.
+    # Not Float[Array, "groups ..."], because JAX rebuilds pytrees around placeholders.
     sums: Any
     count: Any
     layout: Layout = dataclasses.field(metadata={"static": True})
@@ -67,26 +65,26 @@ class InputMoments:
 
     @property
     def kept(self) -> Structure:
-        """The structure that is kept for this leaf."""
+        """The structure for this leaf."""
         return kept_structure(self.structure, self.layout)
 
     def mean(self) -> Float[Array, "groups ..."]:
-        """The mean over rows; zero where no row was seen."""
-        # Less than one row is what `jax.lax.pmean` makes of a row that one device saw.
+        """The mean over rows; zero if no row was seen."""
+        # `jax.lax.pmean` counts a row that only one device saw as less than one row.
         rows = jnp.where(self.count > 0, self.count, jnp.ones_like(self.count))
         return self.sums / rows.reshape(-1, *(1,) * (self.sums.ndim - 1))
 
     def row_power(self, power: Float[Array, "groups ..."]) -> Float[Array, "groups _ 1"]:
-        """A row's power ``E‖x‖ₚᵖ``, from the mean power of its features."""
+        """The power ``E‖x‖ₚᵖ`` of a row, from the mean power of its features."""
         return self.layout.inputs * self.kept.feature_power(power)
 
     def per_weight(self) -> Float[Array, "..."]:
-        """For every weight, the mean power of the input that it multiplies: the leaf's shape."""
+        """The mean power of the input to every weight, in the shape of the leaf."""
         layout = self.layout
         power = self.kept.feature_power(self.mean())
         return layout.merge(jnp.broadcast_to(power, layout.matrices))
 
 
 def kept_structure(structure: Structure, layout: Layout) -> Structure:
-    """The structure that a leaf of this layout gets: one number where there is no exact layout."""
+    """The structure for a leaf of this layout; a single value without an exact layout."""
     return structure.for_layer(layout) if layout.exact else Scalar(structure.order)

@@ -1,4 +1,4 @@
-"""Numerics: arithmetic that stays finite, the precision for it, and branches."""
+"""Numerics: arithmetic that stays finite, precisions and branches."""
 
 import functools
 import numbers
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, "*shape"]:
-    """``power ** exponent``, and 0 where the power is 0: what saw nothing takes no step.
+    """``power ** exponent``, but 0 where the power is 0. Unseen inputs then take no step.
 
-    The bound is the smallest normal number, so that the result is always finite.
+    Powers below the smallest normal number count as 0. The result is always finite.
     """
     present = power >= jnp.finfo(power.dtype).tiny
     bounded = jnp.where(present, power, 1)
@@ -28,16 +28,16 @@ def safe_power(power: Float[Array, "*shape"], exponent: Number) -> Float[Array, 
     return jnp.where(present, bounded ** jnp.asarray(exponent, power.dtype), 0)
 
 
-# Compiled once for a function and shapes, where no `jax.jit` stands around it.
+# Compiled once for a function and shapes, even without an outer `jax.jit`.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def one_by_one(
     function: Callable[..., Array], matrices: Float[Array, "groups n n"], *settings: Array
 ) -> Float[Array, "groups n n"]:
-    """A function of every matrix, and of settings that are the same for all.
+    """Applies a function to every matrix, with the same settings for all.
 
-    On a CPU not of all at once: jaxlib's LAPACK calls on several matrices wait for threads of a
-    pool that they run in themselves, and two such calls on two cores wait for each other forever
-    (jaxlib 0.10.2).
+    On a CPU the matrices are processed in sequence. LAPACK calls of jaxlib on several matrices wait
+    for threads of the pool that they run in. Two such calls on two cores wait for each other
+    forever (jaxlib 0.10.2).
     """
     alone = jax.custom_batching.sequential_vmap(function)  # under the caller's vmap as well
 
@@ -49,26 +49,26 @@ def one_by_one(
 
 
 def as_dtype(array: Array, dtype: Any) -> Array:
-    """The array in a dtype. A cast that changes nothing takes time to trace all the same."""
+    """Casts an array if needed. Even a cast that changes nothing takes time to trace."""
     return array if array.dtype == dtype else array.astype(dtype)
 
 
 def wide_dtype(dtype: Any) -> Any:
-    """The precision of sums: float32, or float64 for float64."""
+    """The dtype of sums: float32, or float64 for float64."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def is_known(array: Any) -> bool:
-    """Whether an array's numbers can be looked at: it is not traced, and this process has them."""
+    """Whether an array's values can be read: not traced, and held by this process."""
     if isinstance(array, Tracer) or not isinstance(array, jax.Array | np.ndarray):
         return False
     return isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated
 
 
 def either(condition: Bool[Array, ""], if_true: Callable[[], T], if_false: Callable[[], T]) -> T:
-    """`jax.lax.cond`, or the function itself where the condition is known.
+    """`jax.lax.cond`, or a plain branch if the condition is known.
 
-    A ``cond`` is compiled again for every new function: without ``jax.jit``, at every update.
+    A ``cond`` is compiled again for every new function. Without ``jax.jit`` that is every update.
     """
     if is_known(condition):
         return if_true() if condition else if_false()

@@ -1,4 +1,4 @@
-"""Optimizers: ready chains of the library's parts and optax's."""
+"""Optimizers: ready-made chains of the library's parts and optax's."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -31,21 +31,21 @@ def insgd(
     num_groups: int | None = None,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Input Normalized SGD: SGD on gradients that are divided by the power of the layer's input.
+    r"""Input Normalized SGD: SGD on gradients divided by the power of the layer's input.
 
     .. math::
       m_k = \gamma m_{k-1} + A_k^{-1} G, \qquad
       W \leftarrow W - \eta_k (s_k m_k + \lambda_k W)
 
     ``A`` is the history of the second moment of the layer's input. It makes the direction of a step
-    independent of the input's size. :math:`s_k` gives the step its length, by the size of the
-    layer's output and the history of its gradients (see `scale_by_insgd`): a step changes each
-    layer's output by a share of at most about :math:`\eta_k`, and by less as gradients fade. So one
-    learning rate suits inputs and networks of any scale, and a constant rate ends well. As a
-    schedule falls, it takes over from the fading.
+    independent of the input's size. :math:`s_k` sets the length of the step, from the size of the
+    layer's output and its gradient history (see `scale_by_insgd`). A step changes each layer's
+    output by a share of at most about :math:`\eta_k`, and by less as gradients fade. So one
+    learning rate suits inputs and networks of any scale, and a constant rate ends well. Under a
+    schedule, the falling rate replaces the fading.
 
     With ``relative=0`` the length is that of SGD (:math:`s_k = 1`), and ``learning_rate`` has the
-    unit of SGD's: on inputs of unit mean square, ``structure=Scalar()`` is then
+    unit of SGD's. On inputs of unit mean square, ``structure=Scalar()`` is then
     ``optax.sgd(learning_rate, momentum, nesterov)``.
 
     >>> import jax.numpy as jnp
@@ -62,30 +62,30 @@ def insgd(
     [-0.1, -0.3]
 
     Args:
-      learning_rate: step size or schedule; a share of each layer's output, or, with
-        ``relative=0``, in the unit of SGD's.
+      learning_rate: step size or schedule. It is a share of each layer's output, or in the unit of
+        SGD's with ``relative=0``.
       structure: how much of the input's second moment is divided out; the same as in
         `value_and_grad`.
       momentum: heavy-ball factor; None or 0 for none (and no buffer).
       nesterov: whether to use Nesterov momentum.
-      weight_decay: decoupled weight decay or a schedule of it: it is multiplied by the learning
-        rate, and neither by the normalizer nor by momentum.
+      weight_decay: decoupled weight decay or a schedule of it. It is multiplied by the learning
+        rate, but not by the normalizer or by momentum.
       mask: which leaves decay, as in ``optax.add_decayed_weights``.
-      decay: how much of the input's history is kept at each step.
+      decay: decay of the input's history.
       eps: relative shrinkage of a feature's power to its layer's mean power.
       guard: divide by the larger of the history and this batch's power.
-      relative: from 0, SGD's steps, to 1, steps of a given share of each layer's output.
-      gradient_decay: how much of the history of the gradients' size is kept at each step.
-      num_groups: how many classes or other groups of examples to keep the history of, as
-        `track_groups` does; ``update`` then needs ``groups`` and takes ``gradient_norms``. None
-        keeps none.
+      relative: from 0 for SGD's steps to 1 for steps of a given share of each layer's output.
+      gradient_decay: decay of the gradient history.
+      num_groups: number of classes or other groups of examples to keep the history of, as in
+        `track_groups`. ``update`` then needs ``groups`` and takes ``gradient_norms``. None keeps
+        none.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
       A transformation whose ``update`` needs ``params`` and ``input_stats``.
 
     References:
-      Atici, Pan, Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
+      Atici, Pan and Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
       Networks", TMLR 2024 (arXiv 2212.09921). See `scale_by_input` for where this departs.
     """
     normalize = {"structure": structure, "decay": decay, "eps": eps, "guard": guard}
@@ -122,8 +122,8 @@ class ScheduledDecayState(NamedTuple):
     """State of a weight decay with a schedule.
 
     Attributes:
-      count: updates so far; shape (), int32.
-      inner: that of ``optax.add_decayed_weights``, for its mask.
+      count: number of updates; shape (), int32.
+      inner: state of ``optax.add_decayed_weights``, for its mask.
     """
 
     count: Int[Array, ""]
@@ -133,10 +133,10 @@ class ScheduledDecayState(NamedTuple):
 def decayed_weights(
     weight_decay: optax.ScalarOrSchedule, mask: Any = None
 ) -> optax.GradientTransformation:
-    """Weight decay, or the identity at 0; a schedule of it keeps the updates' dtype.
+    """Weight decay, or the identity at 0; a schedule keeps the updates' dtype.
 
-    A schedule is counted here: ``optax.add_decayed_weights`` stays at its first value in Optax
-    0.2.6, and gives float32, which would widen updates of half precision.
+    Schedules are counted here, because ``optax.add_decayed_weights`` of Optax 0.2.6 stays at their
+    first value. It also returns float32, which would widen updates of half precision.
     """
     if is_off(weight_decay):
         return optax.identity()
@@ -147,7 +147,9 @@ def decayed_weights(
         inner = optax.add_decayed_weights(0.0, mask).init(params)
         return ScheduledDecayState(jnp.zeros([], jnp.int32), inner)
 
-    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, ScheduledDecayState]:
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScheduledDecayState]:
         decayed = optax.add_decayed_weights(jnp.asarray(weight_decay(state.count)), mask)
         changed, inner = decayed.update(updates, state.inner, params)
         count = jnp.asarray(optax.safe_increment(state.count))

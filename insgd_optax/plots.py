@@ -1,4 +1,4 @@
-"""plots: what `inspect` measured in a run, as a figure. Needs matplotlib."""
+"""plots: figures of the results of `inspect`. Needs matplotlib."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 PANELS = {
     "input_power": "mean square of the inputs",
-    "mean_share": "share of the mean in that",
+    "mean_share": "mean input, share of that",
     "effective_rank": "effective rank of the inputs",
     "output_size": "size of the outputs",
     "step": "step, share of the output",
@@ -19,19 +19,19 @@ MOST_NAMES = 12  # in the legend
 
 
 def layers(records: Sequence[Mapping[str, ArrayLike]], steps: Sequence[int] = ()) -> Figure:
-    """A panel for each number of `inspect`, and a line for each layer.
+    """Plots a panel for each metric of `inspect`, with a line for each layer.
 
-    Lines go from dark to light in the order of the layers' paths.
+    Lines go from dark to light in path order.
 
     Args:
       records: the results of `inspect`, in the order of the run.
       steps: the training step of each record; 0, 1, 2, ... by default.
 
     Returns:
-      A figure that no window holds: ``figure.savefig("layers.png")``.
+      A figure without a window. Save it with ``figure.savefig("layers.png")``.
 
     Raises:
-      ValueError: if there is no record, or the numbers of records and steps differ.
+      ValueError: if there are no records, or if the numbers of records and steps differ.
     """
     places = list(steps) or list(range(len(records)))
     if not records or len(places) != len(records):
@@ -52,7 +52,7 @@ def layers(records: Sequence[Mapping[str, ArrayLike]], steps: Sequence[int] = ()
 
 
 def _legend(figure: Figure, paths: list[str]) -> None:
-    """The layers' names; of a deep network some of them."""
+    """Adds the layers' names, or some of them for a deep network."""
     lines = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
     places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MOST_NAMES)).astype(int))
     chosen = [paths[place] for place in places]

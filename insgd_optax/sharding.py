@@ -1,4 +1,4 @@
-"""Sharding: arrays whose type says how they lie on the devices of a mesh."""
+"""Sharding: arrays whose type shows their placement on a mesh."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -15,19 +15,19 @@ AxisName = str | Sequence[str]  # of `jax.shard_map`, `jax.pmap` or `jax.vmap`
 
 
 def taken(array: Array, at: Any) -> Array:
-    """``array[at]``, on every device where the array is sharded in its type."""
+    """``array[at]``, replicated if the array's type has an explicit sharding."""
     if _is_explicit(array):
         return array.at[at].get(out_sharding=PartitionSpec())
     return array[at]
 
 
 def everywhere(array: Array) -> Array:
-    """The whole array, on every device where it is sharded in its type."""
+    """The array, replicated if its type has an explicit sharding."""
     return jax.sharding.reshard(array, PartitionSpec()) if _is_explicit(array) else array
 
 
 def on_current_mesh(array: Any) -> Any:
-    """The array for use where the code is now, if it was made outside or inside ``auto_axes``."""
+    """Moves an array to the current mesh, into or out of ``auto_axes``."""
     mesh = jax.sharding.get_abstract_mesh()
     made_on = jax.typeof(array).sharding.mesh
     explicit = mesh.explicit_axes or made_on.explicit_axes
@@ -37,27 +37,27 @@ def on_current_mesh(array: Any) -> Any:
 
 
 def axes_apart(arrays: Any, kept: Any) -> list[str]:
-    """The mesh axes of ``shard_map`` that one of the arrays varies over, and what is kept does not.
+    """The ``shard_map`` axes that some array varies over, but the kept arrays do not.
 
-    Each device would go on with a history of its own part of the batch, where one is expected.
+    Each device would then keep a history of its part of the batch, instead of one for all.
     """
     varying = [frozenset().union(*map(varying_axes, jax.tree.leaves(t))) for t in (arrays, kept)]
     return sorted(varying[0] - varying[1])
 
 
 def is_typed(axis: str) -> bool:
-    """Whether an array's type says here if the array varies over this axis."""
+    """Whether an array's type shows here if the array varies over this axis."""
     return axis in varying_axes(jax.lax.axis_index(axis))
 
 
 def split_over(arrays: Sequence[Any], axes: Sequence[str]) -> tuple[str, ...]:
-    """Those of the axes that some of the arrays vary over. All of them where types do not tell."""
+    """The axes that some array varies over, and those that types do not show."""
     varying = frozenset().union(*map(varying_axes, arrays))
     return tuple(axis for axis in axes if axis in varying or not is_typed(axis))
 
 
 def counted_once(sums: Tree, axes: Sequence[str]) -> Tree:
-    """Sums that are the same on all devices along these axes: zero on all but the first."""
+    """For sums that are equal along these axes: zeros on all devices but the first."""
     if not axes:
         return sums
     is_first = jax.lax.axis_index(tuple(axes)) == 0
@@ -65,11 +65,11 @@ def counted_once(sums: Tree, axes: Sequence[str]) -> Tree:
 
 
 def names_of(axis_name: object) -> tuple[str, ...]:
-    """The names of the axes, of which there may be none, one or several.
+    """The names of the axes: none, one or several.
 
     Raises:
-      TypeError: if one is no string; to JAX a number is an axis of the array.
-      ValueError: if one comes twice.
+      TypeError: if one is not a string; JAX would take a number as an axis of the array.
+      ValueError: if one occurs twice.
     """
     names: tuple[Any, ...] = () if axis_name is None else (axis_name,)
     if isinstance(axis_name, tuple | list):
@@ -82,7 +82,7 @@ def names_of(axis_name: object) -> tuple[str, ...]:
 
 
 def in_a_call(axes: Sequence[str]) -> str:
-    """The names of axes as they are written in a call."""
+    """The names of axes as written in a call."""
     return repr(axes[0] if len(axes) == 1 else tuple(axes))
 
 

@@ -1,10 +1,11 @@
-"""Trees of parameters: the names of their leaves, and the leaves as the matrices of layers."""
+"""Trees of parameters: leaf names, and leaves as matrices of layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.tree_util import GetAttrKey, KeyEntry
 from jaxtyping import Array, Bool
 
@@ -18,9 +19,9 @@ T = TypeVar("T")
 def path_name(path: tuple[KeyEntry, ...]) -> str:
     """The leaf's key path as text, without the attribute of a box around the leaf.
 
-    Flax wraps leaves in boxes (``nnx.Param``, ``nn.Partitioned``) whose content sits under the
-    attribute ``value``, on some sides of a train step and not on others. Dropping that last
-    attribute gives parameters, gradients and statistics the same name.
+    Flax wraps leaves in boxes (``nnx.Param``, ``nn.Partitioned``). Their content sits under the
+    attribute ``value`` on some sides of a train step but not on others. Dropping the attribute
+    gives parameters, gradients and statistics the same name.
 
     >>> from jax.tree_util import DictKey, GetAttrKey
     >>> path_name((DictKey("Dense_0"), DictKey("kernel"), GetAttrKey("value")))
@@ -33,7 +34,7 @@ def path_name(path: tuple[KeyEntry, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+def named_leaves(tree: optax.Params) -> list[tuple[str, Any]]:
     """The leaves of a tree in flattening order, each with its name.
 
     Raises:
@@ -48,8 +49,10 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
     return named
 
 
-def split_leaves(tree: Any, layouts: Mapping[str, Layout], dtype: Any) -> dict[str, Array]:
-    """Every leaf with a layout as the matrices of its layer, in a precision to compute in."""
+def split_leaves(
+    tree: optax.Updates, layouts: Mapping[str, Layout], dtype: Any
+) -> dict[str, Array]:
+    """Casts and splits every leaf with a layout into the matrices of its layer."""
     split = {}
     for path, leaf in named_leaves(tree):
         if path in layouts:
@@ -58,13 +61,15 @@ def split_leaves(tree: Any, layouts: Mapping[str, Layout], dtype: Any) -> dict[s
     return split
 
 
-def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str, Layout]) -> Any:
-    """The tree with the leaves that have a layout replaced, each in its own dtype."""
+def merged_leaves(
+    tree: optax.Updates, matrices: Mapping[str, Array], layouts: Mapping[str, Layout]
+) -> optax.Updates:
+    """Replaces the leaves that have a layout, each in its own dtype."""
     leaves = []
     for path, leaf in named_leaves(tree):
         if path in layouts:
             whole = layouts[path].merge(matrices[path])
-            if leaf.dtype == jnp.float16:  # a small power would take it past the largest number
+            if leaf.dtype == jnp.float16:  # dividing by a small power may overflow
                 largest = float(jnp.finfo(jnp.float16).max)
                 whole = jnp.clip(whole, -largest, largest)
             leaf = as_dtype(whole, leaf.dtype)
@@ -73,25 +78,25 @@ def merged_leaves(tree: Any, matrices: Mapping[str, Array], layouts: Mapping[str
 
 
 def where_all(condition: Bool[Array, ""], yes: T, no: T) -> T:
-    """One tree or the other."""
+    """Selects one of two trees."""
     return jax.tree.map(lambda yes, no: jnp.where(condition, yes, no), yes, no)
 
 
-def zero_unless(finite: Bool[Array, ""], tree: Any) -> Any:
-    """The tree, or zeros."""
+def zero_unless(finite: Bool[Array, ""], tree: optax.Updates) -> optax.Updates:
+    """The tree if ``finite``, else zeros."""
     return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), tree)
 
 
 def zeros_of(function: Callable[[], T]) -> T:
-    """Zeros like what a function would return. It is traced, and not run."""
+    """Zeros like the result of a function, which is traced but not run."""
     return jax.tree.map(jnp.zeros_like, jax.eval_shape(function))
 
 
 def all_finite(arrays: Sequence[Array], dtype: Any) -> Bool[Array, ""]:
     """Whether every number is finite."""
-    # A maximum carries NaN and infinity on. The check stands at the end and not at each array:
-    # XLA would repeat one small combination of all arrays inside every kernel that asks for it.
-    # Vectors, of which a network has many, are looked at as one.
+    # A maximum propagates NaN and infinity. The check is at the end and not on each array, because
+    # XLA would repeat a small combination of all arrays in every kernel that needs the result.
+    # Vectors are concatenated first, as a network has many of them.
     vectors = [jnp.abs(everywhere(array)).astype(dtype) for array in arrays if array.ndim == 1]
     whole = [array for array in arrays if array.ndim != 1]
     whole += [jnp.concatenate(vectors)] if vectors else []
@@ -104,11 +109,11 @@ def widest_dtype(leaves: Sequence[Any]) -> Any:
     return jnp.float64 if double else jnp.float32
 
 
-def only_state(opt_state: Any, kind: type[T], maker: str) -> T:
-    """The one part of an optimizer's state that is of a kind.
+def only_state(opt_state: optax.OptState, kind: type[T], maker: str) -> T:
+    """Returns the only part of an optimizer state with this type.
 
     Raises:
-      ValueError: if there is none, or if there are several.
+      ValueError: if there is none or if there are several.
     """
     parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kind))
     found = [part for part in parts if isinstance(part, kind)]
@@ -121,6 +126,6 @@ def only_state(opt_state: Any, kind: type[T], maker: str) -> T:
         )
     shapes = [jax.tree.map(jnp.shape, part) for part in found]
     raise ValueError(
-        f"The optimizer's state holds {len(found)} of them: {shapes}. Pass the part of the state "
-        "that is meant (optax.named_chain gives its parts names)."
+        f"The optimizer's state holds {len(found)} {kind.__name__} parts: {shapes}. Pass one of "
+        "them instead of the whole state (optax.named_chain names the parts)."
     )

@@ -109,7 +109,7 @@ def test_every_layer_of_a_network_has_an_entry_inside_of_jit():
 
 def test_statistics_of_other_parameters_are_an_error_that_names_the_path():
     _, _, input_stats = insgd.value_and_grad(_loss)({"kernel": WEIGHTS}, jnp.asarray(ROWS))
-    with pytest.raises(ValueError, match=r"input_stats has \['kernel'\], which params has not"):
+    with pytest.raises(ValueError, match=r"input_stats has \['kernel'\], but params does not"):
         insgd.inspect({"head": jnp.asarray(WEIGHTS)}, input_stats)
 
 

@@ -96,7 +96,7 @@ def test_check_state_says_where_it_cannot_work():
     _, params = network("a_in", "b_out")
     with pytest.raises(ValueError) as error:
         insgd.check_state(optax.sgd(0.1).init(params), params)
-    assert_says(error, "no insgd_optax optimizer")
+    assert_says(error, "not from an insgd_optax optimizer")
     with pytest.raises(ValueError) as error:
         jax.jit(insgd.check_state)(insgd.insgd().init(params), params)
     assert_says(error, "outside of jax.jit")

@@ -1,4 +1,4 @@
-"""Groups of examples, such as classes: their history, and the factors that are made of it."""
+"""Groups of examples, such as classes: their history, and factors computed from it."""
 
 from insgd_optax.groups.class_head import scale_by_class_frequency
 from insgd_optax.groups.counting import GroupSums, group_sums

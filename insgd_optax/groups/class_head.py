@@ -1,4 +1,4 @@
-"""scale_by_class_frequency: rare classes learn at the rate of frequent ones, without the loss."""
+"""scale_by_class_frequency: rare classes learn as fast as frequent ones, with the same loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,14 +20,15 @@ def scale_by_class_frequency(
     largest: Number = 100.0,
     decay: Number = 0.999,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Divides a classifier's gradient, class by class, by how frequent the class is.
+    r"""Divides a classifier's gradient, class by class, by the frequency of the class.
 
     .. math::
       G_{\cdot k} \leftarrow (K f_k)^{-\rho}\, G_{\cdot k}
 
-    Under gradient descent the loss of a class falls as :math:`1 / (\pi_k t)`: a class that is ten
-    times rarer takes ten times as many steps, which is a reason why Adam is ahead of SGD on
-    language. A factor for each class's column takes that away; a factor for the layer cannot.
+    Under gradient descent the loss of a class falls as :math:`1 / (\pi_k t)`. A class that is ten
+    times rarer takes ten times as many steps. This is one reason why Adam is ahead of SGD on
+    language. A factor for each class's column removes this dependence, but a factor for the layer
+    cannot.
 
     >>> import insgd_optax
     >>> optimizer = insgd_optax.scale_by_class_frequency("head")
@@ -39,22 +40,22 @@ def scale_by_class_frequency(
     [0.6667, 2.0]
 
     Args:
-      head: the path of the classifier's leaf, or those of its leaves, such as
+      head: the path of the classifier's leaf, or a sequence of paths such as
         ``("Dense_1/kernel", "Dense_1/bias")`` (`explain` prints them).
-      exponent: :math:`\rho`, from 0, which changes nothing, to 1, or a schedule of the updates.
+      exponent: :math:`\rho` from 0 to 1, or a schedule of the number of updates. 0 changes nothing.
         On heads of thousands of tokens 0.5 has measured best (docs/classes.md).
       axis: the leaves' axis of classes.
-      largest: factors lie between ``1 / largest`` and this.
+      largest: an upper bound on the factors. ``1 / largest`` is the lower bound.
       decay: as in `track_groups`.
 
     Returns:
       A transformation whose ``update`` needs ``groups``, the labels. Its state is a
-      `GroupHistory`, which `log_prior` and the rest read as well: no other tracker is needed.
-      Put it in front of the optimizer. A `relative_step` in it gives the head as a whole its
+      `GroupHistory`, which `log_prior` and the other readers accept, so no other tracker is needed.
+      Put it before the optimizer. A `relative_step` in the optimizer gives the head as a whole its
       usual length, of which rare classes then have a larger part.
 
     Raises:
-      ValueError: if a setting is out of its range; at ``init``, if a leaf is not there or has
+      ValueError: if a setting is out of its range; at ``init``, if a leaf does not exist or has
         another number of classes; at ``update``, if ``groups`` is missing.
 
     References:
@@ -68,22 +69,22 @@ def scale_by_class_frequency(
     paths = (head,) if isinstance(head, str) else tuple(head)
     if not paths or not all(isinstance(path, str) for path in paths):
         raise ValueError(
-            "scale_by_class_frequency needs the paths of the classifier's leaves, and got "
+            "scale_by_class_frequency needs the paths of the classifier's leaves, but got "
             f"head={head!r}."
         )
 
-    def init_fn(params: Any) -> GroupHistory:
+    def init_fn(params: optax.Params) -> GroupHistory:
         return empty(_classes(params, paths, axis))
 
     def update_fn(
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
-        params: Any = None,
+        params: optax.Params | None = None,
         *,
         groups: Any = None,
         gradient_norms: Any = None,
         **extra_args: Any,
-    ) -> tuple[Any, GroupHistory]:
+    ) -> tuple[optax.Updates, GroupHistory]:
         del params, extra_args
         history = advanced(state, summed(groups, len(state.count), gradient_norms), decay)
         factor = bounded(log_frequency_factor(history, exponent), largest)
@@ -99,15 +100,15 @@ def scale_by_class_frequency(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _classes(params: Any, head: Sequence[str], axis: int) -> int:
-    """How many classes the head has.
+def _classes(params: optax.Params, head: Sequence[str], axis: int) -> int:
+    """The number of classes of the head.
 
     Raises:
-      ValueError: if its leaves are not there, or do not agree.
+      ValueError: if a leaf of the head does not exist, or if its leaves do not agree.
     """
     shapes = {path: jnp.shape(leaf) for path, leaf in named_leaves(params)}
     if missing := [path for path in head if path not in shapes]:
-        raise ValueError(f"No parameter has the path {missing}; there are {sorted(shapes)}.")
+        raise ValueError(f"No parameter has the path {missing}. The paths are {sorted(shapes)}.")
     short = [path for path in head if not -len(shapes[path]) <= axis < len(shapes[path])]
     if short:
         raise ValueError(f"'{short[0]}' of shape {shapes[short[0]]} has no axis {axis}.")

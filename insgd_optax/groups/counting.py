@@ -1,4 +1,4 @@
-"""Counting: which groups the examples of a batch belong to, and sums over each group."""
+"""Counting: the group membership of a batch, and sums over each group."""
 
 from typing import Any, NamedTuple
 
@@ -10,13 +10,13 @@ from insgd_optax.sharding import everywhere
 
 
 class GroupSums(NamedTuple):
-    """Sums over examples. They add, ``a + b``: over micro-batches, scan steps and devices.
+    """Sums over examples. They add, ``a + b``, over micro-batches, scan steps and devices.
 
     Attributes:
-      count: examples of each group; shape (K,).
-      power: their squared gradient norms; shape (K,).
-      measured: examples of each group whose gradient norm is known, and finite; shape (K,).
-      outside: examples that belong to no group and are not marked as such by -1; shape ().
+      count: number of examples of each group; shape (K,).
+      power: sum of their squared gradient norms; shape (K,).
+      measured: number of examples of each group with a known, finite gradient norm; shape (K,).
+      outside: number of examples in no group, without those marked by -1; shape ().
     """
 
     count: Float[Array, " K"]
@@ -25,7 +25,7 @@ class GroupSums(NamedTuple):
     outside: Float[Array, ""]
 
     def __add__(self, other: "GroupSums") -> "GroupSums":  # type: ignore[override]
-        """Sums of both parts."""
+        """Adds two sums."""
         return GroupSums(*map(jnp.add, self, other))
 
 
@@ -33,7 +33,7 @@ class OneGroup(NamedTuple):
     """Examples that belong to one group each, or to none.
 
     Attributes:
-      index: each example's group; K, which is none, where it is not known.
+      index: the group of each example, or K for none.
       size: K.
     """
 
@@ -49,7 +49,7 @@ class OneGroup(NamedTuple):
         return sums.at[self.index.ravel()].add(values.ravel(), mode="drop")
 
     def of_each(self, by_group: Float[Array, " K"]) -> Float[Array, "*examples"]:
-        """What belongs to each example's group; 0 for those of none."""
+        """The value of each example's group; 0 for examples in no group."""
         return by_group.at[self.index].get(mode="fill", fill_value=0)
 
 
@@ -57,8 +57,8 @@ class ManyGroups(NamedTuple):
     """Examples that can belong to several groups.
 
     Attributes:
-      shares: how much of each example is in each group.
-      counted: which examples are not left out.
+      shares: the share of each example in each group.
+      counted: which examples count.
     """
 
     shares: Float[Array, "*examples K"]
@@ -72,7 +72,7 @@ class ManyGroups(NamedTuple):
         return jnp.einsum("...k,...->k", self.shares, values)
 
     def of_each(self, by_group: Float[Array, " K"]) -> Float[Array, "*examples"]:
-        """The mean of what belongs to each example's groups; 1 for those without a label."""
+        """The mean value over each example's groups; 1 for examples without a label."""
         labels = self.shares.sum(axis=-1)
         mean = self.shares @ by_group / jnp.where(labels > 0, labels, 1)
         return jnp.where(self.counted, jnp.where(labels > 0, mean, 1), 0)
@@ -88,17 +88,17 @@ def group_sums(
     ([1.0, 0.0, 2.0], [1.0, 0.0, 20.0])
 
     Args:
-      groups: integers of any shape, from 0 to ``num_groups - 1``, and -1 for what is to be left
-        out (padding). Or, where an example can have several labels, booleans or floats of shape
-        ``(examples, num_groups)`` or of more axes, the share that it has in each; such an example
-        counts for every label that it has. Integers are always labels: cast zeros and ones to bool.
+      groups: integers of any shape from 0 to ``num_groups - 1``. -1 leaves an example out
+        (padding). If examples can have several labels, pass their share in each group as booleans
+        or floats of shape ``(examples, num_groups)``, possibly with more axes. Such an example
+        counts for every label it has. Integers are always labels, so cast zeros and ones to bool.
       num_groups: K.
       gradient_norms: the norm of every example's gradient, of shape ``(...)``. Those whose square
         is not finite are left out.
-      mask: of shape ``(...)``; examples where it is false are left out.
+      mask: of shape ``(...)``. Examples with a false mask are left out.
 
     Raises:
-      TypeError: if the groups are neither, or the norms a dict.
+      TypeError: if the groups are neither, or if the norms are a dict.
       ValueError: if shapes do not fit.
     """
     members, outside = membership(groups, num_groups, mask)
@@ -108,7 +108,7 @@ def group_sums(
         return GroupSums(count, jnp.zeros_like(count), jnp.zeros_like(count), outside)
     if isinstance(gradient_norms, dict):
         raise TypeError(
-            "gradient_norms is a dict, as example_gradient_norms returns it. Pass one norm for "
+            "gradient_norms is a dict, as returned by example_gradient_norms. Pass one norm for "
             "each example: jnp.sqrt(sum(norm**2 for norm in norms.values()))."
         )
     norms = _of_shape("gradient_norms", gradient_norms, known.shape)
@@ -121,19 +121,19 @@ def group_sums(
 def membership(
     groups: Any, num_groups: int, mask: Any = None
 ) -> tuple[OneGroup | ManyGroups, Float[Array, ""]]:
-    """Which groups every example belongs to, and how many are outside of all.
+    """The group membership of every example, and the number of examples outside of all groups.
 
     Raises:
-      TypeError, ValueError: as `group_sums`.
+      TypeError, ValueError: as in `group_sums`.
     """
     groups = everywhere(jnp.asarray(groups))
     single = jnp.issubdtype(groups.dtype, jnp.integer)
     several = groups.dtype == bool or jnp.issubdtype(groups.dtype, jnp.floating)
     if not single and not (several and groups.ndim > 1 and groups.shape[-1] == num_groups):
         raise TypeError(
-            f"groups are of type {groups.dtype} and shape {groups.shape}. They are integers from 0 "
-            f"to {num_groups - 1} (-1 for padding), or booleans or floats of shape "
-            f"(..., {num_groups}), where an example can have several labels."
+            f"groups have type {groups.dtype} and shape {groups.shape}. They must be integers from "
+            f"0 to {num_groups - 1} (-1 for padding), or booleans or floats of shape "
+            f"(..., {num_groups}) if an example can have several labels."
         )
     shape = groups.shape if single else groups.shape[:-1]
     kept = jnp.ones(shape, bool) if mask is None else _of_shape("mask", mask, shape).astype(bool)
@@ -152,5 +152,5 @@ def membership(
 def _of_shape(name: str, array: Any, shape: tuple[int, ...]) -> Array:
     array = everywhere(jnp.asarray(array))
     if array.shape != shape:
-        raise ValueError(f"{name} is of shape {array.shape}, and the examples are of {shape}.")
+        raise ValueError(f"{name} has shape {array.shape}, but the examples have shape {shape}.")
     return array

@@ -1,4 +1,4 @@
-"""track_groups: the history of each group's examples, carried in the optimizer state."""
+"""track_groups: keeps the history of groups of examples in the optimizer state."""
 
 from typing import Any, NamedTuple
 
@@ -13,15 +13,14 @@ from insgd_optax.trees import only_state
 
 
 class GroupHistory(NamedTuple):
-    """What is known of every group.
+    """The history of every group.
 
     Attributes:
-      count: examples so far, each update's weighing ``decay`` times as much after the next;
-        shape (K,), float32.
-      measured: those of them whose gradient norm is known; shape (K,), float32.
-      gradient_power: their mean squared gradient norm, under the same weights; shape (K,), float32.
-      outside: examples so far that belonged to no group; shape (), float32.
-      updates: shape (), int32.
+      count: exponentially decayed number of examples; shape (K,), float32.
+      measured: the same, for examples with a known gradient norm; shape (K,), float32.
+      gradient_power: mean squared gradient norm under the same weights; shape (K,), float32.
+      outside: number of examples so far that belonged to no group; shape (), float32.
+      updates: number of updates; shape (), int32.
     """
 
     count: Float[Array, " K"]
@@ -32,10 +31,10 @@ class GroupHistory(NamedTuple):
 
     @property
     def frequency(self) -> Float[Array, " K"]:
-        """Every group's share of the examples, which adds up to 1.
+        """Each group's share of the examples; shares add up to 1.
 
-        By Laplace's rule: as if every group had come once more. Before the first update all groups
-        are equally frequent, and one that never came has a small share, not none.
+        Laplace's rule adds one example to every group. Before the first update all groups are
+        equally frequent. A group that never came has a small share instead of none.
         """
         one_more = self.count + 1
         return one_more / one_more.sum()
@@ -44,17 +43,17 @@ class GroupHistory(NamedTuple):
 def track_groups(
     num_groups: int, decay: Number = 0.999, argument: str = "groups"
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Keeps the history of groups of examples, and leaves the updates as they are.
+    r"""Keeps the history of groups of examples, and leaves the updates unchanged.
 
     .. math::
       c_k \leftarrow \beta c_k + n_k, \qquad
       r_k \leftarrow \frac{\beta c_k r_k + \sum_{i \in k} g_i^2}{\beta c_k + n_k}
 
-    for :math:`n_k` examples of group k in this update, with gradient norms :math:`g_i`. Frequencies
-    are :math:`c_k / \sum c`, without bias from the start, whatever the sizes of the batches.
+    Here group k has :math:`n_k` examples in this update, with gradient norms :math:`g_i`. The
+    shares :math:`c_k / \sum c` need no bias correction, even if batches vary in size.
 
-    Put it anywhere in a chain, and pass ``groups`` to ``update``: the labels, or
-    `similarity_groups`. Read it one step later, in the loss, with `log_prior` or
+    Put it anywhere in a chain. Pass the labels or `similarity_groups` to ``update`` as
+    ``groups``. Read the history one step later in the loss, with `log_prior` or
     `example_weights`.
 
     >>> import insgd_optax
@@ -67,16 +66,16 @@ def track_groups(
 
     Args:
       num_groups: K.
-      decay: :math:`\beta` in [0, 1]; 1 keeps all examples alike (up to 16 million of a group,
+      decay: :math:`\beta` in [0, 1]. 1 weighs all examples alike (up to 16 million of a group,
         where float32 stops counting).
-      argument: the extra argument of ``update`` that the groups are passed as. Two trackers in one
-        chain, of classes and of similar inputs, need two.
+      argument: the extra argument of ``update`` that holds the groups. Two trackers in one chain
+        need two names, such as one for classes and one for similar inputs.
 
     Returns:
-      A transformation whose ``update`` takes ``groups`` and ``gradient_norms`` as in `group_sums`,
-      or a `GroupSums` as ``groups``, which micro-batches and devices can add up, and which can be
-      made with a mask (``optax.MultiSteps`` hands on the groups of the last micro-batch alone).
-      The labels of a batch count even if its inputs or gradients are not finite.
+      A transformation whose ``update`` takes ``groups`` and ``gradient_norms`` as in `group_sums`.
+      ``groups`` can also be a `GroupSums`. Micro-batches and devices can add these up, and they can
+      use a mask (``optax.MultiSteps`` passes on the groups of the last micro-batch alone). The
+      labels of a batch count even if its inputs or gradients are not finite.
 
     Raises:
       ValueError: if a setting is out of its range; at ``update``, if ``groups`` is missing.
@@ -84,18 +83,18 @@ def track_groups(
     check_is_count("num_groups", num_groups)
     check_between("decay", decay, 0, 1)
 
-    def init_fn(params: Any) -> GroupHistory:
+    def init_fn(params: optax.Params) -> GroupHistory:
         del params
         return empty(num_groups)
 
     def update_fn(
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
-        params: Any = None,
+        params: optax.Params | None = None,
         *,
         gradient_norms: Any = None,
         **extra_args: Any,
-    ) -> tuple[Any, GroupHistory]:
+    ) -> tuple[optax.Updates, GroupHistory]:
         del params
         groups = extra_args.get(argument)
         sums = summed(groups, num_groups, gradient_norms, argument)
@@ -114,42 +113,42 @@ def empty(num_groups: int) -> GroupHistory:
 def summed(
     groups: Any, num_groups: int, gradient_norms: Any = None, argument: str = "groups"
 ) -> GroupSums:
-    """The sums of a batch, or those that were handed over.
+    """The sums of a batch, unless ``groups`` holds them already.
 
     Raises:
-      ValueError: if there are none, of another number of groups, or with norms beside them.
+      ValueError: if groups are missing, or if sums have another size or come with norms.
     """
     if groups is None:
         raise ValueError(
-            f"The history of groups was called without {argument}. Pass the labels: "
+            f"The history of groups needs {argument}. Pass the labels: "
             f"optimizer.update(grads, state, params, ..., {argument}=labels)."
         )
     if not isinstance(groups, GroupSums):
         return group_sums(groups, num_groups, gradient_norms)
     if gradient_norms is not None:
-        raise ValueError("gradient_norms belong into the GroupSums that were passed as groups.")
+        raise ValueError("gradient_norms must be part of the GroupSums that were passed as groups.")
     if groups.count.shape != (num_groups,):
-        raise ValueError(f"groups holds {groups.count.shape[-1]} groups instead of {num_groups}.")
+        raise ValueError(f"groups has {groups.count.shape[-1]} groups instead of {num_groups}.")
     return groups
 
 
 def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHistory:
-    """The history after one more batch.
+    """Adds a batch to the history.
 
     Raises:
-      ValueError: if the sums are those of one device, and the history that of all.
+      ValueError: if the sums are those of one device, but the history is that of all.
     """
     if apart := axes_apart(sums, history):
         raise ValueError(
-            f"The groups vary over the mesh axes {apart}, and their history does not: each device "
-            "would keep the history of its own part of the batch. Add them over the devices, and "
-            "pass the sums as the groups:\n"
+            f"The groups vary over the mesh axes {apart}, but their history does not. Each device "
+            "would keep a history of its part of the batch. Sum the groups over the devices and "
+            "pass the sums as groups:\n"
             f"    jax.lax.psum(insgd_optax.group_sums(labels, {len(history.count)}), "
             f"{in_a_call(apart)})"
         )
     decay = jnp.asarray(decay, jnp.float32)
     before = decay * history.measured
-    # Squares that are finite one by one may have a sum that is not.
+    # The sum of finite squares may still overflow.
     new = jnp.where(jnp.isfinite(sums.power), sums.measured, 0)
     measured = before + new
     share = new / jnp.where(measured > 0, measured, 1)
@@ -164,10 +163,10 @@ def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHist
     )
 
 
-def group_history(opt_state: Any) -> GroupHistory:
-    """The one `GroupHistory` in an optimizer's state.
+def group_history(opt_state: optax.OptState) -> GroupHistory:
+    """Returns the only `GroupHistory` in an optimizer state.
 
     Raises:
-      ValueError: if there is none, or if there are several.
+      ValueError: if there is none or if there are several.
     """
     return only_state(opt_state, GroupHistory, "track_groups(num_groups)")

@@ -1,4 +1,4 @@
-"""Losses that take a prior, and the size of every example's gradient at a model's output."""
+"""Losses with a class prior, and gradient norms of examples at a model's output."""
 
 import math
 from collections.abc import Callable
@@ -17,13 +17,13 @@ def balanced_softmax_cross_entropy(
     labels: Integer[Array, "*examples"],
     log_prior: Float[Array, " K"],
 ) -> Float[Array, "*examples"]:
-    r"""Softmax cross-entropy on logits that the prior was added to.
+    r"""Softmax cross-entropy on logits plus a log prior.
 
     .. math::
       -\log \frac{p_y e^{z_y}}{\sum_k p_k e^{z_k}}
 
-    A model that is trained with it has logits for classes that are equally frequent: at test time
-    the prior is left out. A prior that is the same for all classes changes nothing.
+    The trained model has logits for equally frequent classes, so leave out the prior at test time.
+    A prior that is the same for all classes changes nothing.
 
     >>> prior = jnp.log(jnp.array([0.75, 0.25]))
     >>> losses = balanced_softmax_cross_entropy(jnp.zeros((2, 2)), jnp.array([0, 1]), prior)
@@ -32,7 +32,7 @@ def balanced_softmax_cross_entropy(
 
     Args:
       logits: of K classes.
-      labels: from 0 to K - 1; others, such as -1 for padding, have a loss of 0.
+      labels: from 0 to K - 1. Others have a loss of 0, such as -1 for padding.
       log_prior: `insgd_optax.log_prior` of the optimizer's state before this step.
 
     Returns:
@@ -46,10 +46,10 @@ def balanced_softmax_cross_entropy(
     """
     logits, labels = _fitting(logits, labels)
     if log_prior.shape != logits.shape[-1:]:
-        raise ValueError(f"log_prior is of shape {log_prior.shape}, and logits of {logits.shape}.")
+        raise ValueError(f"log_prior has shape {log_prior.shape}, but logits have {logits.shape}.")
     prior = log_prior.reshape((1,) * (logits.ndim - 1) + log_prior.shape).astype(logits.dtype)
     known = (labels >= 0) & (labels < logits.shape[-1])
-    # Before the loss, not after it alone: a gradient of NaN times zero is NaN.
+    # Masking after the loss is not enough, as a gradient of NaN times zero is NaN.
     shifted = jnp.where(known[..., None], logits + prior, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(shifted, jnp.where(known, labels, 0))
     return jnp.where(known, losses, 0)
@@ -66,9 +66,9 @@ def softmax_gradient_norm(
     >>> softmax_gradient_norm(jnp.zeros((1, 2)), jnp.array([0])).round(4).tolist()   # (-½, ½)
     [0.707...]
 
-    Under a balanced softmax, logits and prior together are what the loss is the gradient of; the
-    logits alone say how hard an example is, whatever its class. 0 for labels that are no class.
-    Gradients do not flow through it.
+    The balanced softmax has this gradient at the logits plus the log prior. The logits alone show
+    how hard an example is, for any class. The norm is 0 for labels that are not classes. Gradients
+    do not flow through it.
     """
     logits, labels = _fitting(jax.lax.stop_gradient(logits), labels)
     classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
@@ -80,7 +80,7 @@ def softmax_gradient_norm(
 
 
 def _fitting(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Logits and labels in a precision to compute in.
+    """Casts logits and labels for the computation.
 
     Raises:
       ValueError: if there is not one integer for every row of logits.
@@ -88,8 +88,8 @@ def _fitting(logits: Array, labels: Array) -> tuple[Array, Array]:
     labels = jnp.asarray(labels)
     if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
-            f"labels are of shape {labels.shape} and type {labels.dtype}, and logits of shape "
-            f"{logits.shape}: one integer for every row of logits is needed."
+            f"labels have shape {labels.shape} and type {labels.dtype}, but logits have shape "
+            f"{logits.shape}. Pass one integer for every row of logits."
         )
     return logits.astype(wide_dtype(logits.dtype)), labels.astype(jnp.int32)
 
@@ -104,20 +104,20 @@ def output_gradient_norm(
     [5.0]
 
     Args:
-      losses_fn: from outputs and ``args`` to one loss for every example, each of which depends on
-        its own outputs alone. The examples' axes are the first of the outputs'.
-      outputs: the model's.
-      *args: what else the loss takes.
+      losses_fn: maps outputs and ``args`` to one loss per example. Each loss depends on the outputs
+        of its example alone. The examples' axes are the first axes of the outputs.
+      outputs: the outputs of the model.
+      *args: other arguments of the loss.
 
     Raises:
-      ValueError: if the losses are not one for each of the outputs' first axes.
+      ValueError: if the shape of the losses is not that of the outputs' first axes.
     """
     outputs = jax.lax.stop_gradient(outputs)
     losses, transpose = jax.vjp(lambda outputs: losses_fn(outputs, *args), outputs)
     if losses.ndim == 0 or losses.shape != outputs.shape[: losses.ndim]:
         raise ValueError(
-            f"losses_fn gives losses of shape {losses.shape} for outputs of shape {outputs.shape}: "
-            "one loss for every example is needed, before any mean."
+            f"losses_fn returns losses of shape {losses.shape} for outputs of shape "
+            f"{outputs.shape}. It must return one loss for every example, before any mean."
         )
     (gradient,) = transpose(jnp.ones_like(losses))
     rows = gradient.reshape(*losses.shape, math.prod(outputs.shape[losses.ndim :]))

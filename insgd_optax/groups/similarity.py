@@ -1,4 +1,4 @@
-"""Groups of similar inputs: running prototypes, and the one that each input is nearest to."""
+"""Groups of similar inputs: running prototypes, and the nearest one of each input."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from insgd_optax.settings import Number, check_between, check_is_count
 from insgd_optax.sharding import everywhere
 from insgd_optax.trees import only_state
 
-# A prototype that is left with less than this share of an example starts again.
+# A prototype restarts below this count of examples.
 UNUSED = 1e-2
 
 
@@ -21,7 +21,7 @@ class Prototypes(NamedTuple):
 
     Attributes:
       center: shape (K, features), float32.
-      count: how many inputs each is the mean of, older ones counting less; shape (K,), float32.
+      count: exponentially decayed number of inputs in each mean; shape (K,), float32.
     """
 
     center: Float[Array, "K features"]
@@ -31,11 +31,11 @@ class Prototypes(NamedTuple):
 def track_prototypes(
     num_groups: int, size: int, decay: Number = 0.99
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps K running prototypes of the inputs, and leaves the updates as they are.
+    """Keeps K running prototypes of the inputs, and leaves the updates unchanged.
 
-    A prototype is the mean of the inputs that were nearest to it, each update's weighing ``decay``
-    times as much after the next (k-means of a stream). One that nothing was near to for long, by
-    the decay, starts again at an input of the batch. `similarity_groups` reads them one step later.
+    A prototype is the exponentially decayed mean of the inputs nearest to it (k-means of a stream).
+    A prototype whose count decays below 0.01 restarts at an input of the batch.
+    `similarity_groups` reads them one step later.
 
     >>> tracker = track_prototypes(2, size=1)
     >>> state = tracker.init({})
@@ -48,9 +48,9 @@ def track_prototypes(
 
     Args:
       num_groups: K.
-      size: how many features an input has. Raw inputs, or a hidden layer's; their scale decides
-        what is near.
-      decay: in [0, 1]; at 1 no prototype starts again.
+      size: number of features of an input. Use raw inputs or those of a hidden layer. Distances
+        depend on their scale.
+      decay: in [0, 1]; at 1 no prototype restarts.
 
     Returns:
       A transformation whose ``update`` takes ``features``, of shape (examples, ...). Rows that are
@@ -67,14 +67,19 @@ def track_prototypes(
         check_is_count(name, setting)
     check_between("decay", decay, 0, 1)
 
-    def init_fn(params: Any) -> Prototypes:
+    def init_fn(params: optax.Params) -> Prototypes:
         del params
         count = jnp.zeros(num_groups, jnp.float32)
         return Prototypes(jnp.zeros((num_groups, size), jnp.float32), count)
 
     def update_fn(
-        updates: Any, state: Any, params: Any = None, *, features: Any = None, **extra_args: Any
-    ) -> tuple[Any, Prototypes]:
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        features: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Prototypes]:
         del params, extra_args
         if features is None:
             raise ValueError(
@@ -91,19 +96,19 @@ def track_prototypes(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def similarity_groups(opt_state: Any, features: Float[Array, "examples ..."]) -> Array:
-    """The prototype that each input is nearest to: its group, for `track_groups` and the weights.
+def similarity_groups(opt_state: optax.OptState, features: Float[Array, "examples ..."]) -> Array:
+    """The nearest prototype of each input: its group, for `track_groups` and the weights.
 
     Args:
-      opt_state: an optimizer's state that holds `Prototypes`, or them alone.
-      features: as for `track_prototypes`.
+      opt_state: an optimizer's state that holds `Prototypes`, or `Prototypes` themselves.
+      features: as in `track_prototypes`.
 
     Returns:
-      Groups from 0 to K - 1, of shape (examples,), int32; -1 where a feature is not finite. Before
-      the first update all are in group 0, and so count the same.
+      Groups from 0 to K - 1, of shape (examples,), int32; -1 if a feature is not finite. Before the
+      first update all inputs are in group 0, and so count the same.
 
     Raises:
-      ValueError: if there are no prototypes in the state, or several, or of another size.
+      ValueError: if the state has no prototypes, several, or some of another size.
     """
     found = only_state(opt_state, Prototypes, "track_prototypes(num_groups, size)")
     rows, finite = _rows(features, found.center.shape[1])
@@ -116,8 +121,8 @@ def _rows(
     features = everywhere(jnp.asarray(features))
     if features.ndim < 2 or math.prod(features.shape[1:]) != size:
         raise ValueError(
-            f"features are of shape {features.shape}: one row of {size} numbers an example is what "
-            f"track_prototypes(..., size={size}) takes."
+            f"features have shape {features.shape}, but track_prototypes(..., size={size}) takes "
+            f"one row of {size} numbers per example."
         )
     rows = jax.lax.stop_gradient(features).reshape(len(features), size).astype(jnp.float32)
     finite = jnp.all(jnp.isfinite(jnp.square(rows)), axis=1)
@@ -125,8 +130,8 @@ def _rows(
 
 
 def _nearest(found: Prototypes, rows: Float[Array, "examples features"]) -> Int[Array, " examples"]:
-    # Squared distances without the input's own square, which all prototypes share.
-    # From the mean of the prototypes, or a common offset would take all digits.
+    # Squared distances without the square of the input, which all prototypes share. They are
+    # relative to the mean of the prototypes, as a common offset would cost all precision.
     mean = found.center.mean(axis=0, keepdims=True)
     center = found.center - mean
     squares = jnp.sum(jnp.square(center), axis=1)[None]
@@ -139,7 +144,7 @@ def _nearest(found: Prototypes, rows: Float[Array, "examples features"]) -> Int[
 def _started(
     found: Prototypes, rows: Float[Array, "examples features"], finite: Bool[Array, " examples"]
 ) -> Prototypes:
-    """Prototypes that nothing is near to start again, each at a row of its own."""
+    """Restarts unused prototypes, each at a different row."""
     unused = found.count < UNUSED
     order = jnp.argsort(~finite, stable=True)  # finite rows first
     rank = jnp.cumsum(unused) - 1
@@ -152,12 +157,12 @@ def _started(
 def _moved(
     found: Prototypes, rows: Float[Array, "examples features"], finite: Bool[Array, " examples"]
 ) -> Prototypes:
-    """Every prototype with the inputs of the batch that are nearest to it."""
+    """Adds the inputs of the batch to their nearest prototypes."""
     size = len(found.count)
     group = jnp.where(finite, _nearest(found, rows), size)
     number = jnp.zeros(size, jnp.float32).at[group].add(jnp.float32(1), mode="drop")
     total = jnp.zeros_like(found.center).at[group].add(rows, mode="drop")
-    # The place where a prototype started is no input's but the one that it will be the mean of.
+    # A restarted prototype has no weight yet. Its starting row is counted as an input above.
     before = jnp.where(found.count > UNUSED, found.count, 0)
     count = before + number
     mean = (before[:, None] * found.center + total) / jnp.where(count > 0, count, 1)[:, None]

@@ -1,7 +1,7 @@
-"""Presets: the sources' own rules, one a file, each a chain of the library's parts.
+"""Presets: the sources' own rules as chains of the library's parts, with one preset per file.
 
 Normalized LMS, Algorithm 1 of the paper, the authors' released code and their project page divide
-by different things in different orders; ``docs/sources.md`` compares them with `insgd`.
+by different quantities in different orders. ``docs/sources.md`` compares them with `insgd`.
 """
 
 from insgd_optax.presets.nlms import nlms

@@ -21,14 +21,14 @@ def nlms(
     *,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Normalized LMS: the gradient divided by the power of this batch's input, with no history.
+    r"""Normalized LMS: divides the gradient by the power of this batch's input, without a history.
 
     .. math::
       W \leftarrow W - \mu \, G / (\varepsilon + \mathbb{E} \lVert x \rVert_p^p)
 
-    For one row, the loss :math:`e^2 / 2`, p = 2 and :math:`\varepsilon = 0` this is the filter of
-    the textbooks: stable for :math:`0 < \mu < 2`, and at :math:`\mu = 1` no error is left on the
-    example just seen. The expectation is over the rows that the layer saw in this batch.
+    For one row, the loss :math:`e^2 / 2`, p = 2 and :math:`\varepsilon = 0` this is the textbook
+    filter. It is stable for :math:`0 < \mu < 2`. At :math:`\mu = 1` no error is left on the current
+    example. The expectation is over the rows that the layer saw in this batch.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax
@@ -49,7 +49,7 @@ def nlms(
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
-      A transformation; capture with ``structure=insgd_optax.Scalar(order)``.
+      A transformation. Capture with ``structure=insgd_optax.Scalar(order)``.
 
     References:
       Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6.

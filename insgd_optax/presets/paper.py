@@ -42,8 +42,9 @@ def paper(
       b_1 = g_1, \quad b_k = \gamma b_{k-1} + (1 - \tau) g_k, \qquad
       W \leftarrow W - \eta \, b_k
 
-    Leaves that are no layer's weight keep their plain gradient, and decay. A power of zero gives a
-    zero step (the formula leaves it open); one below 1.01 divides by :math:`\epsilon`, as written.
+    Leaves that are not layer weights keep their plain gradient, and decay. A power of zero gives a
+    zero step, a case that the formula leaves open. If :math:`\log P_k` is below :math:`\epsilon`,
+    the divisor is :math:`\epsilon`, as written.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax
@@ -67,7 +68,7 @@ def paper(
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
-      A transformation; capture with ``structure=insgd_optax.Scalar(order)``.
+      A transformation. Capture with ``structure=insgd_optax.Scalar(order)``.
 
     References:
       Atici, Pan, Cetin, "Input Normalized Stochastic Gradient Descent Training for Deep Neural
@@ -78,7 +79,7 @@ def paper(
     check_between("momentum", momentum, 0, 1)
     check_between("dampening", dampening, 0, 1)
     if isinstance(epsilon, int | float) and not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, and is {epsilon}: it is the least divisor.")
+        raise ValueError(f"epsilon must be positive, not {epsilon}. It is the least divisor.")
 
     def decay_at(weight: Array) -> Array:  # the first power starts the average
         return jnp.where(weight > 0, jnp.asarray(decay, weight.dtype), 0)
@@ -106,16 +107,18 @@ class DampenedMomentumState(NamedTuple):
     """
 
     count: Int[Array, ""]
-    buffer: Any
+    buffer: optax.Updates
 
 
 def _dampened_momentum(momentum: Number, dampening: Number) -> optax.GradientTransformation:
     """``b_1 = g_1``, then ``b_k = momentum * b_{k-1} + (1 - dampening) * g_k``."""
 
-    def init_fn(params: Any) -> DampenedMomentumState:
+    def init_fn(params: optax.Params) -> DampenedMomentumState:
         return DampenedMomentumState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params))
 
-    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, DampenedMomentumState]:
         del params
         share = jnp.where(state.count > 0, 1 - dampening, 1.0)
 

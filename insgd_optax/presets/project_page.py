@@ -1,4 +1,4 @@
-"""project_page: every example's gradient divided by the norm of its features."""
+"""project_page: each example's gradient divided by the norm of the example's features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,13 +19,13 @@ def project_page(
     momentum: Number = 0.0,
     weight_decay: optax.ScalarOrSchedule = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD on gradients whose every example was divided by the norm of its features.
+    r"""SGD on gradients with each example divided by the norm of its features.
 
     .. math::
       W \leftarrow W - \eta \, \frac{1}{N} \sum_n \frac{G_n}{\lVert x_n \rVert_2 + \varepsilon}
 
-    The division happens before the average, so it is `value_and_grad` that does it; this preset
-    makes sure of that, and adds momentum and weight decay.
+    The division happens before the average, so `value_and_grad` does it. This preset checks that it
+    did, and adds momentum and weight decay.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax
@@ -45,28 +45,28 @@ def project_page(
       weight_decay: decoupled weight decay, multiplied by the learning rate.
 
     Returns:
-      A transformation; capture with ``per_example=insgd_optax.PerExample(eps=eps)``.
+      A transformation. Capture with ``per_example=insgd_optax.PerExample(eps=eps)``.
 
     Raises:
-      ValueError: at ``update``, if the gradients were not captured so.
+      ValueError: at ``update``, if the gradients were captured in another way.
 
     References:
       The code on the INSGD project page (S. F. Atici's site, 2025). It is not in the paper.
     """
     asked = PerExample(eps=eps)
 
-    def init_fn(params: Any) -> optax.EmptyState:
+    def init_fn(params: optax.Params) -> optax.EmptyState:
         del params
         return optax.EmptyState()
 
     def update_fn(
-        updates: Any,
-        state: Any,
-        params: Any = None,
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
         *,
         input_stats: Mapping[str, Any] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[optax.Updates, optax.OptState]:
         del params, extra_args
         check_per_example(named_leaves(updates), input_stats, asked)
         return updates, state

@@ -29,16 +29,16 @@ def released(
     *,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""What the authors' released PyTorch code computes: for comparisons, not for training.
+    r"""The step of the authors' released PyTorch code, for comparisons and not for training.
 
     .. math::
       b = \gamma b + (G + \lambda W), \qquad
       W \leftarrow W - \eta \, \frac{\sqrt{1 + 10^{-6}}}{\sqrt{1 - \gamma} + 10^{-6}} \,
       \frac{b}{\max(\log P, 0.01)}
 
-    with `insgd_optax.Released`'s ``P``, of the current batch alone. Leaves that are no layer's
-    weight take the step of plain SGD with momentum. The factor, 3.16 for a momentum of 0.9, is
-    that of an Adadelta accumulator which the code reads and never writes.
+    ``P`` is that of `insgd_optax.Released`, for the current batch alone. Leaves that are not layer
+    weights take the step of plain SGD with momentum. The factor is 3.16 for a momentum of 0.9. It
+    comes from an Adadelta accumulator that the code reads but never writes.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax
@@ -57,11 +57,11 @@ def released(
       order: p of the statistic; 1 or 2.
       momentum: :math:`\gamma`; None for none.
       weight_decay: :math:`\lambda`, added to the gradient, before momentum.
-      nesterov: whether to use Nesterov momentum, as PyTorch's SGD does.
+      nesterov: whether to use Nesterov momentum, as in PyTorch's SGD.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
-      A transformation; capture with ``structure=insgd_optax.Released(order)``.
+      A transformation. Capture with ``structure=insgd_optax.Released(order)``.
 
     References:
       https://github.com/SalihFurkan/INSGD, `insgd.py`.
@@ -70,7 +70,7 @@ def released(
     structure = Released(order)
     momentum = 0.0 if momentum is None else momentum
     if isinstance(momentum, int | float) and not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), and is {momentum}.")
+        raise ValueError(f"momentum must be in [0, 1), not {momentum}.")
 
     def reciprocal(layer: Seen) -> Array:
         moments, power = layer.moments, layer.history

@@ -1,4 +1,4 @@
-"""What a structure is: a few pure functions on the arrays of one layer."""
+"""The interface of a structure: a few pure functions on the arrays of one layer."""
 
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -19,9 +19,9 @@ class Signals(NamedTuple):
     """A layer's input before it is cut into rows.
 
     Attributes:
-      values: shape (*channels, *examples, *positions). A dense layer has no channels but its
-        groups, and its positions are the features. Axes stay apart: one may be sharded.
-      examples, positions: how many axes there are of each.
+      values: shape (*channels, *examples, *positions). The channels of a dense layer are its
+        groups, and its positions are the features. Axes stay separate, as one may be sharded.
+      examples, positions: the number of axes of each.
       times: how often each example counts; shape ().
     """
 
@@ -33,11 +33,11 @@ class Signals(NamedTuple):
 
 @runtime_checkable
 class LayerInput(Protocol):
-    """What a structure may ask of the input of one layer, whichever kind of layer it is.
+    """The input of one layer, as a structure sees it for any kind of layer.
 
     Attributes:
-      groups, inputs: how many matrices the layer has, and how many inputs each of them.
-      has_positions: whether the input has channels with positions, as a convolution's has.
+      groups, inputs: the number of matrices of the layer, and of inputs to each of them.
+      has_positions: whether the input has channels with positions, as in a convolution.
     """
 
     @property
@@ -58,7 +58,7 @@ class LayerInput(Protocol):
         ...
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
-        """The rows themselves: all of them, or about so many, drawn without bias."""
+        """All rows if ``number`` is None, else about that many, drawn without bias."""
         ...
 
     def signals(self) -> Signals:
@@ -66,7 +66,7 @@ class LayerInput(Protocol):
         ...
 
     def per_input(self, channels: Float[Array, "groups channels"]) -> Float[Array, "groups inputs"]:
-        """For every input of the layer the number of the channel that it comes from."""
+        """For every input of the layer, the value of the channel that it comes from."""
         ...
 
 
@@ -74,8 +74,8 @@ class LayerInput(Protocol):
 class Structure(Protocol):
     """How the second moment ``A = E[x xᵀ]`` of a layer's input is kept and divided out.
 
-    A structure is a frozen dataclass. It sees a layer as ``(groups, inputs, outputs)`` and
-    nothing of parameter trees, of optax or of the leaf's own shape.
+    A structure is a frozen dataclass. It sees a layer as ``(groups, inputs, outputs)``. It does not
+    see parameter trees, optax or the shape of the leaf.
 
     Attributes:
       order: the power of an input's magnitude that it sums, 1 or 2.
@@ -86,45 +86,45 @@ class Structure(Protocol):
 
     @property
     def refresh_every(self) -> int:
-        """After how many updates `factor` is computed again; 1 for structures that keep none."""
+        """The number of updates between refreshes of a cached factor; 1 for no cache."""
         ...
 
     @property
     def memory(self) -> int:
-        """For how many times as many updates as ``decay`` says its history lasts."""
+        """The history lasts this many times as long as ``decay`` implies."""
         ...
 
     def for_layer(self, layout: Layout) -> "Structure":
-        """What a layer of this layout gets: itself, or something cheaper."""
+        """The structure for a layer of this layout: itself or a cheaper one."""
         ...
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
-        """The shape of what is kept for one layer; the first axis is the groups'."""
+        """The shape of the statistics of one layer; the first axis is the groups."""
         ...
 
     def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
-        """About how many multiply-adds of matrix products an update takes for one matrix.
+        """The approximate cost of an update for one matrix, in multiply-adds of matrix products.
 
-        For its statistics, its factor (a refresh counts for the updates until the next) and its
-        gradient, where ``uses`` layers apply it to ``rows`` rows in all. An element that is read
-        and written counts as ``ELEMENTWISE_COST``.
+        It covers the statistics, the factor and the gradient. A refresh is spread over the updates
+        until the next. ``uses`` layers apply the matrix to ``rows`` rows in total. An element that
+        is read and written counts as ``ELEMENTWISE_COST``.
         """
         ...
 
     def observe(self, seen: LayerInput) -> Sums:
-        """What is kept of a layer's input, as sums over rows, and the number of rows."""
+        """The statistics of a layer's input as sums over rows, and the number of rows."""
         ...
 
     def feature_power(self, power: Float[Array, "groups ..."]) -> Float[Array, "groups _ 1"]:
-        """Every feature's mean power, to broadcast against ``(groups, inputs, outputs)``."""
+        """Mean power of each feature, to broadcast against ``(groups, inputs, outputs)``."""
         ...
 
     def guarded(
         self, history: Float[Array, "groups ..."], batch: Float[Array, "groups ..."]
     ) -> tuple[Float[Array, "groups ..."], Float[Array, " groups"]]:
-        """The larger of both: what `factor` is made of, and each group's unit for it.
+        """The larger of both, as input to `factor`, and the unit of each group.
 
-        The unit is 1, or the mean power where the factor is relative to that.
+        The unit is 1, or the mean power if the factor is relative to it.
         """
         ...
 
@@ -138,10 +138,10 @@ class Structure(Protocol):
         """``A ** exponent`` in the form that `apply` expects; 1 / 0 becomes 0.
 
         Args:
-          power: what is kept, as `guarded` returns it.
+          power: the statistics, as `guarded` returns them.
           exponent: from -1 to 1.
           eps: relative shrinkage of a feature's power to ``level``.
-          level: each group's mean power over its features, itself shrunk to the mean over groups.
+          level: mean power of each group's features, itself shrunk to the mean over groups.
         """
         ...
 
@@ -150,12 +150,12 @@ class Structure(Protocol):
         factor: Float[Array, "groups ..."],
         gradient: Inexact[Array, "groups inputs outputs"],
     ) -> Inexact[Array, "groups inputs outputs"]:
-        """``A`` to the power that the factor was made for, times the gradient."""
+        """Multiplies the gradient by the power of ``A`` in the factor."""
         ...
 
 
 class Lasting:
-    """A structure whose history lasts as long as ``decay`` says."""
+    """A structure whose history lasts as long as ``decay`` implies."""
 
     @property
     def memory(self) -> int:
@@ -163,7 +163,7 @@ class Lasting:
 
 
 class EveryUpdate(Lasting):
-    """A structure that any layer gets and whose factor is computed at every update."""
+    """A structure for any layer whose factor is computed at every update."""
 
     @property
     def refresh_every(self) -> int:
@@ -175,7 +175,7 @@ class EveryUpdate(Lasting):
 
 
 class PerFeature(EveryUpdate):
-    """A structure that keeps one number for every feature, and multiplies by one."""
+    """A structure that keeps one value and applies one factor per feature."""
 
     def shape(self, groups: int, inputs: int) -> tuple[int, ...]:
         return groups, inputs
@@ -206,16 +206,16 @@ class PerFeature(EveryUpdate):
 
 
 def check_structure(structure: object) -> None:
-    """Raises a TypeError if this is no structure, or the class of one."""
+    """Raises a TypeError if this is not a structure, or if it is the class of one."""
     if isinstance(structure, type) or not isinstance(structure, Structure):
         raise TypeError(
-            "structure must be a structure such as insgd_optax.Scalar() or "
+            "structure must be a structure, such as insgd_optax.Scalar() or "
             f"insgd_optax.Diagonal(), not {structure!r}.{_lacking(structure)}"
         )
 
 
 def _lacking(structure: object) -> str:
-    """The members of a structure that an object lacks, if it has some of them."""
+    """The members of a structure that an object lacks, if it has any of the others."""
     members = [name for name in vars(Structure) if not name.startswith("_")]
     missing = [name for name in members if not hasattr(structure, name)]
     has_some = len(missing) < len(members) and not isinstance(structure, type)

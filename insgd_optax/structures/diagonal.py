@@ -1,4 +1,4 @@
-"""Diagonal: one power a feature, as in transform-domain LMS."""
+"""Diagonal: one power per feature, as in transform-domain LMS."""
 
 import dataclasses
 
@@ -11,16 +11,16 @@ from insgd_optax.structures.base import LayerInput, PerFeature, Sums
 
 @dataclasses.dataclass(frozen=True)
 class Diagonal(PerFeature):
-    r"""Replaces ``A`` by its diagonal: every feature's gradient is divided by its own power.
+    r"""Replaces ``A`` by its diagonal: each feature's gradient is divided by the feature's power.
 
     .. math::
       (A^{-1} G)_i \approx G_i / D_i, \qquad
       D_i = \frac{P_i + \varepsilon \bar P}{1 + \varepsilon}, \qquad
       P_i = \mathbb{E}\, x_i^2, \quad \bar P = \tfrac{1}{n} \textstyle\sum_i P_i
 
-    The shrinkage ``eps`` is relative, so it has no unit and the step stays equivariant to the
-    scale of the input; without it a feature that is nearly always zero would take huge steps. As
-    ``eps`` grows this becomes `Scalar`. State: one number a feature.
+    The shrinkage ``eps`` is relative. It has no unit, so the step stays equivariant to the scale of
+    the input. Without it, a feature that is nearly always zero would take huge steps. As ``eps``
+    grows this becomes `Scalar`. State: one value per feature.
 
     >>> import jax.numpy as jnp
     >>> power, level = jnp.array([[1.0, 3.0]]), jnp.array([2.0])   # one row, squares 1 and 3
@@ -30,7 +30,7 @@ class Diagonal(PerFeature):
     [[0.666..., 0.4...]]
 
     References:
-      Narayan, Peterson, Narasimha, "Transform domain LMS algorithm", IEEE TASSP 31 (1983).
+      Narayan, Peterson and Narasimha, "Transform domain LMS algorithm", IEEE TASSP 31 (1983).
     """
 
     @property

@@ -12,20 +12,21 @@ from insgd_optax.structures.diagonal import Diagonal
 
 @dataclasses.dataclass(frozen=True)
 class Frequency(Diagonal):
-    r"""Divides the gradient of a table's row by the root of how often the row is read.
+    r"""Divides the gradient of each table row by the root of the row's frequency.
 
     .. math::
       (A^{-1} G)_i \approx G_i / \sqrt{\bar f f_i}, \qquad
       f_i = \mathbb{E}\, x_i^2, \quad \bar f = \tfrac{1}{n} \textstyle\sum_i f_i
 
     The input of a lookup is one-hot, so the mean square of feature i is the frequency of row i.
-    Dividing by the frequency itself, as `Diagonal` does, gives a row that is read once in a
-    thousand batches a step of a thousand times its share, from one example. The root is the
-    division by :math:`\lVert x \rVert` of the INSGD project page, and what Adam does to a row. A
-    row below the hundredth part of the mean frequency (``eps``) counts as that. Only the history
-    is used: what one batch says of a row is that it was read, or was not. It lasts ``memory`` times
-    as long as that of features, since a batch says something of all features and of few rows.
-    State: one number a row.
+    `Diagonal` divides by the frequency itself. A row that is read once in a thousand batches then
+    takes a step of a thousand times its share, from one example. The root is the division by
+    :math:`\lVert x \rVert` of the INSGD project page, and also the effect of Adam on a row. With
+    the usual ``eps`` of 0.01, rows below a hundredth of the mean frequency count as about that.
+
+    Only the history is used, as a batch shows only whether a row was read. The history lasts
+    ``memory`` times as long as that of features, since one batch has all features but only a
+    few rows. State: one value per row.
 
     >>> frequency, level = jnp.array([[0.01, 0.81]]), jnp.array([0.41])
     >>> factor = Frequency().factor(frequency, exponent=-1, eps=0.0, level=level)
@@ -33,7 +34,7 @@ class Frequency(Diagonal):
     [10.0, 1.1111]
 
     Attributes:
-      memory: for how many times as many updates as ``decay`` says the history lasts.
+      memory: the history lasts this many times as long as ``decay`` implies.
     """
 
     memory: int = 50

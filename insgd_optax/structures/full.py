@@ -13,8 +13,7 @@ from insgd_optax.structures.base import Lasting, LayerInput, Structure, Sums
 from insgd_optax.structures.diagonal import Diagonal
 
 # Measured on a CPU (`python -m benchmarks.step_time`), in multiply-adds of a layer's own products:
-# one of the product with a gradient, which is narrower than a batch, and what each layer costs
-# whatever its size.
+# the cost of one with a gradient, which is narrower than a batch, and a fixed cost per layer.
 NARROW, EACH_LAYER = 5, 1.4e6
 
 
@@ -26,14 +25,17 @@ class Full(Lasting):
       A^{-1} G = (\mathbb{E}[x x^\top] + \lambda \bar P I)^{-1} G, \qquad
       \bar P = \tfrac{1}{n} \operatorname{tr} \mathbb{E}[x x^\top]
 
-    The second moment is estimated from ``rows`` rows of each batch (of each use, where a weight is
-    used several times), one drawn from each of as many stretches of equal length, so that every
-    row is equally likely to be taken. The factor is computed again after every ``refresh_every``
-    updates, and at the first, second, fourth, ... of all; under `jax.vmap` at every update, since
-    JAX then computes both sides of a branch. It is relative to :math:`\bar P`, which is up to date
-    at every step. A direction that was never seen is divided by :math:`\lambda \bar P`, never by
-    less, so a damping of 0 is for batches with all their rows only. State: ``n²`` numbers, and as
-    many for the factor if it is not computed at every update.
+    The second moment is estimated from ``rows`` rows of each batch (of each use, if a weight is
+    used several times). The batch is cut into that many stretches of equal length, and one row is
+    drawn from each, so every row is equally likely.
+
+    The factor is recomputed after every ``refresh_every`` updates, and after 0, 1, 3, 7, ... of
+    them at first. Under `jax.vmap` it is recomputed at every update, since JAX then runs both sides
+    of a branch. It is relative to :math:`\bar P`, which is current at every step. A direction that
+    was never seen is divided by :math:`\lambda \bar P` and never by less. So use a damping of
+    0 only with all rows of a batch.
+
+    State: ``n²`` values, and as many for the factor if it is cached.
 
     >>> A = jnp.array([[[2.0, 1.0], [1.0, 2.0]]])            # mean eigenvalue 2
     >>> full = Full(damping=0.5)
@@ -43,14 +45,14 @@ class Full(Lasting):
 
     Attributes:
       damping: :math:`\lambda`, without unit.
-      refresh_every: after how many updates the factor is computed again.
-      rows: how many rows of each batch are used, on all devices together; None for all. The same
-        batch and the same keys and counters among the loss's arguments give the same rows.
-      max_inputs: layers with more inputs get `Diagonal`, and so do weights of one axis, which
-        are mostly biases, and lookups, whose second moment is diagonal.
+      refresh_every: number of updates between refreshes of the factor.
+      rows: number of rows to draw from each batch, on all devices together; None for all. The same
+        batch, keys and counters in the loss's arguments give the same rows.
+      max_inputs: layers with more inputs get `Diagonal`. So do lookups, whose second moment is
+        diagonal, and weights with one axis, which are mostly biases.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     References:
       Sayed (2003), recursive least squares. Benzing, "Gradient Descent on Neurons and its Link to
@@ -83,7 +85,7 @@ class Full(Lasting):
 
     def work(self, rows: int, inputs: int, outputs: int, uses: int = 1) -> float:
         drawn = rows if self.rows is None else min(rows, uses * self.rows)
-        # A Cholesky factor, and two triangular systems of as many right-hand sides.
+        # A Cholesky factor, and two triangular systems with `inputs` right-hand sides.
         solved = 7 / 3 * inputs**3 / self.refresh_every
         applied = NARROW * inputs**2 * outputs
         return drawn * inputs**2 + solved + applied + EACH_LAYER
@@ -115,12 +117,12 @@ class Full(Lasting):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, "groups inputs inputs"]:
-        del eps  # the damping takes its place
+        del eps  # replaced by the damping
         level = level[:, None, None]
         identity = jnp.broadcast_to(jnp.eye(power.shape[1], dtype=power.dtype), power.shape)
-        # What was never seen counts as white, until the next refresh.
+        # A group without rows so far counts as white until the next refresh.
         relative = jnp.where(level > 0, power * safe_power(level, -1), identity)
-        # Cholesky costs a fifth, but what rounding leaves of an eigenvalue of zero must be small.
+        # Cholesky costs a fifth, but needs a damping above the rounding error of a zero eigenvalue.
         exact = self.damping > 64 * _rounding(power)
         if isinstance(exponent, int | float) and exponent == -1 and exact:
             return one_by_one(_inverse, relative + self.damping * identity)
@@ -152,7 +154,7 @@ def _damped_power(
 
 
 def _rounding(matrices: Float[Array, "*groups inputs inputs"]) -> float:
-    """What rounding leaves of an eigenvalue of zero, over the largest."""
+    """The rounding error of an eigenvalue of zero, over the largest eigenvalue."""
     return matrices.shape[-1] * float(jnp.finfo(matrices.dtype).eps)
 
 

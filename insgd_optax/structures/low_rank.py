@@ -1,4 +1,4 @@
-"""LowRank: a few directions of a layer's input, and the variance that is left of every feature."""
+"""LowRank: a few directions of a layer's input, and the remaining variance of each feature."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ from insgd_optax.structures.mean_variances import MeanVariances
 
 @dataclasses.dataclass(frozen=True)
 class LowRank(EveryUpdate):
-    r"""Replaces ``A`` by a few directions, and by a diagonal for the rest of every feature.
+    r"""Replaces ``A`` by a few directions, and by a diagonal for the rest.
 
     .. math::
       A \approx \frac{D + B B^\top}{1 + \lambda}, \qquad
@@ -34,15 +34,15 @@ class LowRank(EveryUpdate):
     This is the Nyström approximation. It never exceeds ``A`` and is exact if the rank of ``A`` is
     at most ``rank``. The sketch ``Y`` is linear in ``A``, so the sums of batches and devices add.
     The test matrix :math:`\Omega` holds the first columns of an orthonormal cosine transform, with
-    its rows shuffled once and for all. Its first column is constant, which finds the mean of inputs
+    its rows in a fixed random order. Its first column is constant, which finds the mean of inputs
     behind a ReLU. With :math:`Q = D^{-1/2} B` the power is
 
     .. math::
       D^{p/2} (I + Q Q^\top)^p D^{p/2} / (1 + \lambda)^p,
 
-    which is exact for the exponents -1, 0 and 1, and for any where ``D`` is the same for all
-    features. State: ``rank + 1`` numbers a feature. Lookups get `Frequency`, and weights of one
-    axis, which are mostly biases, get `MeanVariances`.
+    which is exact for the exponents -1, 0 and 1. It is exact for any exponent if ``D`` is the same
+    for all features. State: ``rank + 1`` values per feature. Lookups get `Frequency`. Weights with
+    one axis, which are mostly biases, get `MeanVariances`.
 
     >>> kept = jnp.array([[[2.0, 3.0], [2.0, 3.0]]]) / jnp.array([1.0, 2**0.5])
     >>> structure = LowRank(rank=1)               # A = [[2, 1], [1, 2]], Ω = (1, 1) / √2, P̄ = 2
@@ -52,12 +52,12 @@ class LowRank(EveryUpdate):
     [[0.363..., 0.799...], [0.363..., -0.799...]]
 
     Attributes:
-      rank: how many directions are kept.
+      rank: number of directions.
       damping: :math:`\lambda`, without unit.
-      rows: how many rows of each batch are used, drawn as by `Full`; None for all.
+      rows: number of rows to draw from each batch, as in `Full`; None for all.
 
     Raises:
-      ValueError: if a number is out of its range. The damping must be positive.
+      ValueError: if a setting is out of its range. The damping must be positive.
 
     References:
       Williams, Seeger, "Using the Nyström Method to Speed Up Kernel Machines" (NIPS 2000). Tropp,
@@ -97,7 +97,7 @@ class LowRank(EveryUpdate):
         return float(sketched + factored + inputs * outputs * (2 * rank + ELEMENTWISE_COST))
 
     def observe(self, seen: LayerInput) -> Sums:
-        """Sums of every feature's square, and of its products with the sketch of its row."""
+        """Sums of each squared feature, and of its products with the sketch of its row."""
         rows = seen.rows(self.rows)
         test = _test_matrix(seen.inputs, min(self.rank, seen.inputs), rows.dtype)
         sketch = jnp.einsum("gri,ik->grk", rows, test, precision=jax.lax.Precision.HIGHEST)
@@ -114,7 +114,7 @@ class LowRank(EveryUpdate):
         relative = power * safe_power(level, -1)[:, None, None]
         directions = _directions(relative[:, :, 1:])
         gram = jnp.einsum("gik,gil->gkl", directions, directions)
-        # The diagonal is that of A; beside it stands B Bᵀ.
+        # The diagonal is that of A. All other entries are those of B Bᵀ.
         beside = jnp.sum(gram**2, axis=(1, 2)) - jnp.sum(jnp.sum(directions**2, 2) ** 2, axis=1)
         return level**2 * (jnp.sum(relative[:, :, 0] ** 2, axis=1) + beside)
 
@@ -131,9 +131,9 @@ class LowRank(EveryUpdate):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, "groups _ _"]:
-        """The diagonal beside the directions, and below these the matrix between them."""
-        del eps  # the damping takes its place
-        # Relative to the mean square: powers of a tiny variance would leave float32.
+        """``[[diagonal, directions], [0, K]]`` as one array, with ``K`` from `_between`."""
+        del eps  # replaced by the damping
+        # Relative to the mean square, as powers of a tiny variance would leave float32.
         relative = power * safe_power(level, -1)[:, None, None]
         directions = _directions(relative[:, :, 1:])
         rest = jnp.maximum(relative[:, :, 0] - jnp.sum(directions**2, axis=2), 0)
@@ -157,9 +157,9 @@ class LowRank(EveryUpdate):
 
 
 def _test_matrix(inputs: int, rank: int, dtype: jnp.dtype) -> Float[Array, "inputs rank"]:
-    """The first columns of a cosine transform, in an order that has nothing to do with images'.
+    """The first columns of a cosine transform, with shuffled rows to avoid the order of pixels.
 
-    NumPy has promised that this shuffle never changes: a saved sketch stays one of this matrix.
+    NumPy guarantees that this shuffle never changes, so a saved sketch stays valid.
     """
     order = np.random.RandomState(0).permutation(inputs)
     angles = jnp.asarray(np.pi * (order + 0.5) / inputs, dtype)
@@ -171,8 +171,8 @@ def _test_matrix(inputs: int, rank: int, dtype: jnp.dtype) -> Float[Array, "inpu
 def _directions(sketch: Float[Array, "groups inputs rank"]) -> Float[Array, "groups inputs rank"]:
     """``B``, from the sketch of a matrix with a mean eigenvalue of 1.
 
-    The core ``Ωᵀ Y`` is singular where inputs have fewer directions. A shift above its rounding
-    keeps it positive; it only makes ``B`` smaller, and the diagonal takes the rest.
+    The core ``Ωᵀ Y`` is singular if inputs have fewer directions. A shift above its rounding error
+    keeps it positive. This only makes ``B`` smaller, and the diagonal takes the rest.
     """
     inputs, rank = sketch.shape[1:]
     test = _test_matrix(inputs, rank, sketch.dtype)
@@ -208,7 +208,7 @@ def _power_less_identity(
 
 
 def _inverse_root(positive: Float[Array, "rank rank"]) -> Float[Array, "rank rank"]:
-    """``R`` with ``R Rᵀ`` the inverse."""
+    """``R`` such that ``R Rᵀ`` is the inverse."""
     lower = jnp.linalg.cholesky(positive, symmetrize_input=False)
     identity = jnp.eye(len(positive), dtype=positive.dtype)
     return jax.scipy.linalg.solve_triangular(lower, identity, lower=True).T

@@ -19,10 +19,10 @@ class MeanVariance(EveryUpdate):
       A \approx \sigma^2 I + m m^\top, \qquad
       m = \mathbb{E}\, x, \quad \sigma^2 = \tfrac{1}{n} \mathbb{E} \lVert x - m \rVert^2
 
-    Inputs behind a ReLU have a large mean, which is the one direction that limits the learning
-    rate. The power of ``A`` has a closed form (Sherman-Morrison for -1): the mean's direction has
-    the eigenvalue :math:`\sigma^2 + \lVert m \rVert^2` and all others :math:`\sigma^2`. Both are
-    pulled to their mean by ``eps``, as in `Diagonal`. State: one number a feature, and one.
+    Inputs behind a ReLU have a large mean. This is the one direction that limits the learning rate.
+    The power of ``A`` has a closed form (Sherman-Morrison for -1). The mean's direction has the
+    eigenvalue :math:`\sigma^2 + \lVert m \rVert^2` and all others have :math:`\sigma^2`. ``eps``
+    pulls both to their mean, as in `Diagonal`. State: one value per feature plus one.
 
     >>> moments = jnp.array([[2.0, 0.0, 3.0]])               # m = (2, 0), E‖x‖² / 2 = 3: σ² = 1
     >>> factor = MeanVariance().factor(moments, exponent=-1, eps=0.0, level=moments[:, -1])
@@ -31,7 +31,7 @@ class MeanVariance(EveryUpdate):
     [0.2, 1.0]
 
     References:
-      Sherman, Morrison (1950) for the inverse; a rank-one instance of recursive least squares.
+      Sherman and Morrison (1950) for the inverse; a rank-one instance of recursive least squares.
     """
 
     @property
@@ -76,7 +76,7 @@ class MeanVariance(EveryUpdate):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, "groups _"]:
-        # Relative to the mean square: powers of a tiny variance would leave float32.
+        # Relative to the mean square, as powers of a tiny variance would leave float32.
         mean = power[:, :-1] * safe_power(level, -0.5)[:, None]
         length = jnp.sum(mean**2, axis=1)
         square = power[:, -1] * safe_power(level, -1)
@@ -90,7 +90,7 @@ class MeanVariance(EveryUpdate):
         self, factor: Float[Array, "groups _"], gradient: Inexact[Array, "groups inputs outputs"]
     ) -> Inexact[Array, "groups inputs outputs"]:
         mean, others, rank_one = factor[:, :-2], factor[:, -2], factor[:, -1]
-        # A matrix product: XLA reduces over the middle axis of three a hundred times slower.
+        # A matrix product, because XLA sums over a middle axis a hundred times slower.
         along = jnp.einsum("gi,gio->go", mean, gradient, precision=jax.lax.Precision.HIGHEST)
         inner = (rank_one[:, None] * mean)[:, :, None] * along[:, None, :]
         return others[:, None, None] * gradient + inner

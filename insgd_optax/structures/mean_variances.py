@@ -1,4 +1,4 @@
-"""MeanVariances: a layer's mean input and the variance of every feature."""
+"""MeanVariances: a layer's mean input and the variance of each feature."""
 
 import dataclasses
 
@@ -27,18 +27,18 @@ class MeanVariances(EveryUpdate):
       A \approx \frac{\operatorname{diag}(\sigma_i^2) + \lambda \bar P I + m m^\top}{1 + \lambda},
       \qquad m = \mathbb{E}\, x, \quad \sigma_i^2 = \mathbb{E}\, x_i^2 - m_i^2
 
-    The inputs of a layer behind a ReLU, and pixels, have a large mean. It is the one direction that
-    limits the learning rate, and no diagonal sees it. The inverse has a closed form
-    (Sherman-Morrison), so the cost is that of `Diagonal` and one product of a vector and a matrix.
-    With :math:`A = D + m m^\top` and :math:`q = D^{-1/2} m`, the power is
+    Pixels and the inputs of a layer behind a ReLU have a large mean. It is the one direction that
+    limits the learning rate, and no diagonal captures it. The inverse has a closed form
+    (Sherman-Morrison). So the cost is that of `Diagonal`, plus one product of a vector and a
+    matrix. With :math:`A = D + m m^\top` and :math:`q = D^{-1/2} m`, the power is
 
     .. math::
       D^{p/2} \left(I + \frac{(1 + \lVert q \rVert^2)^p - 1}{\lVert q \rVert^2}\, q q^\top \right)
       D^{p/2},
 
-    which is exact for the exponents -1, 0 and 1, and for any where the variances are equal. State:
-    two numbers a feature. A lookup's input is one-hot: it gets `Frequency`. Complex inputs count as
-    having no mean.
+    which is exact for the exponents -1, 0 and 1. It is exact for any exponent if the variances are
+    equal. State: two values per feature. The input of a lookup is one-hot, so it gets `Frequency`.
+    Complex inputs count as having no mean.
 
     >>> moments = jnp.array([[2.0, 0.0, 5.0, 1.0]])          # m = (2, 0), squares 5, 1: σ² = 1, 1
     >>> structure = MeanVariances(damping=0.0)
@@ -54,7 +54,7 @@ class MeanVariances(EveryUpdate):
       ValueError: if the damping is negative.
 
     References:
-      Sherman, Morrison (1950). Zhang et al., "Eva" (ICLR 2023), and "MAC" (2025) keep the mean
+      Sherman and Morrison (1950). Zhang et al., "Eva" (ICLR 2023), and "MAC" (2025) keep the mean
       alone.
     """
 
@@ -91,14 +91,14 @@ class MeanVariances(EveryUpdate):
 
     def squared_norm(self, power: Float[Array, "groups _"]) -> Float[Array, " groups"]:
         mean, squares = _halves(power)
-        # The diagonal is that of A; beside it stands the product of the mean with itself.
+        # The diagonal is that of A. All other entries are products of two means.
         beside = self.squared_mean(power) ** 2 - jnp.sum(mean**4, axis=1)
         return jnp.sum(squares**2, axis=1) + beside
 
     def guarded(
         self, history: Float[Array, "groups _"], batch: Float[Array, "groups _"]
     ) -> tuple[Float[Array, "groups _"], Float[Array, " groups"]]:
-        """The larger square of every feature, and the mean as long as this batch's along it."""
+        """The larger squares, and a mean at least as long as the batch mean along it."""
         (mean, squares), (batch_mean, batch_squares) = _halves(history), _halves(batch)
         along = jnp.sum(mean * batch_mean, axis=1, keepdims=True)
         reach = jnp.maximum(along * safe_power(jnp.sum(mean**2, axis=1, keepdims=True), -1), 1)
@@ -112,8 +112,8 @@ class MeanVariances(EveryUpdate):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, "groups _"]:
-        del eps  # the damping takes its place
-        # Relative to the mean square: powers of a tiny variance would leave float32.
+        del eps  # replaced by the damping
+        # Relative to the mean square, as powers of a tiny variance would leave float32.
         mean, squares = _halves(power)
         mean = mean * safe_power(level, -0.5)[:, None]
         variances = jnp.maximum(squares * safe_power(level, -1)[:, None] - mean**2, 0)
@@ -130,7 +130,7 @@ class MeanVariances(EveryUpdate):
         self, factor: Float[Array, "groups _"], gradient: Inexact[Array, "groups inputs outputs"]
     ) -> Inexact[Array, "groups inputs outputs"]:
         diagonal, turned = _halves(factor[:, :-1])
-        # A matrix product: XLA reduces over the middle axis of three a hundred times slower.
+        # A matrix product, because XLA sums over a middle axis a hundred times slower.
         along = jnp.einsum("gi,gio->go", turned, gradient, precision=jax.lax.Precision.HIGHEST)
         inner = (factor[:, -1:] * turned)[:, :, None] * along[:, None, :]
         return diagonal[:, :, None] * gradient + inner

@@ -9,10 +9,10 @@ from insgd_optax.structures.diagonal import Diagonal
 
 @dataclasses.dataclass(frozen=True)
 class PerLayer(Diagonal):
-    """Another structure for each layout; `Diagonal` for a layout that is not among them.
+    """A structure for each layout, and `Diagonal` for all other layouts.
 
-    `Explanation.within_budget` makes it. What it chose is part of it, so that a batch of another
-    size changes nothing.
+    `Explanation.within_budget` creates it. Its choices are part of it, so a batch of another size
+    changes nothing.
 
     >>> from insgd_optax import Scalar
     >>> wide, narrow = Layout.of_matrix((784, 10)), Layout.of_matrix((10, 10))
@@ -24,7 +24,7 @@ class PerLayer(Diagonal):
       choices: pairs of a layout and its structure.
 
     Raises:
-      ValueError: if structures differ in how often they are computed again.
+      ValueError: if structures differ in ``refresh_every``.
     """
 
     choices: tuple[tuple[Layout, Structure], ...] = ()
@@ -32,8 +32,8 @@ class PerLayer(Diagonal):
     def __post_init__(self) -> None:
         if len({kept.refresh_every for _, kept in self.choices} - {1}) > 1:
             raise ValueError(
-                "PerLayer has structures with different refresh_every, and one optimizer refreshes "
-                "all its layers together."
+                "PerLayer has structures with different refresh_every, but an optimizer refreshes "
+                "all its layers together. Give them the same value."
             )
 
     def for_layer(self, layout: Layout) -> Structure:

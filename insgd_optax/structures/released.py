@@ -1,4 +1,4 @@
-"""Released: the statistic of the INSGD authors' published code, kept to reproduce it."""
+"""Released: the statistic of the INSGD authors' published code, to reproduce it."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from insgd_optax.settings import Number, check_order
 from insgd_optax.structures.base import LayerInput, PerFeature, Sums
 
-# The constants of `insgd.py` (2024), which names none of them.
+# The constants of `insgd.py` (2024), which has no names for them.
 SMALLEST_DEVIATION = 0.01
 DEVIATION_OF_ONE_NUMBER = 0.001
 DENSE_OFFSET = 0.1
@@ -18,30 +18,31 @@ SMALLEST_DIVISOR = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Released(PerFeature):
-    r"""What the authors' released PyTorch code divides by; see `insgd_optax.released`.
+    r"""The divisor of the authors' released PyTorch code; see `insgd_optax.released`.
 
-    Every example is standardized by itself, over the features of a dense layer, or over the
-    positions of each channel of a convolution's input (unbiased deviation, at least 0.01):
+    Each example is standardized separately. A dense layer's input is standardized over its
+    features, a convolution's over the positions of each channel (unbiased deviation, at least
+    0.01):
 
     .. math::
       P = \mathbb{E} \textstyle\sum_j |z_j|^p, \qquad G \leftarrow G / \max(\log P, 0.01)
 
-    with one number for a dense layer, whose ``P`` is 0.1 larger, and one for every input channel
-    of a convolution. With ``order=2`` it depends on the shape of the input and not on the data:
-    ``n`` standardized numbers have squares that add up to ``n - 1``.
+    A dense layer has one value, and 0.1 is added to its ``P``. A convolution has one value per
+    input channel. With ``order=2``, ``P`` depends on the input's shape but not on its data: the
+    squares of ``n`` standardized values add up to ``n - 1``.
 
     >>> P = jnp.array([[jnp.e, jnp.e]])                    # of two inputs
     >>> Released().factor(P, -1, 0.0, level=P[:, 0]).round(6).tolist()
     [[1.0, 1.0]]
 
-    A channel of one position, or one that is constant, has ``P = 0`` and takes a step that is 100
-    times larger. That is the released code's behavior, and not one that the paper describes.
+    A channel with one position, or a constant one, has ``P = 0`` and takes a step that is 100 times
+    larger. The released code does this, but the paper does not describe it.
 
     Attributes:
       order: 1 or 2, the p above.
 
     Raises:
-      ValueError: if the order is another one.
+      ValueError: if the order is not 1 or 2.
 
     References:
       https://github.com/SalihFurkan/INSGD, `insgd.py`.
@@ -69,12 +70,12 @@ class Released(PerFeature):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, "groups inputs"]:
-        del eps, level  # the released code has constants of its own
+        del eps, level  # replaced by the released code's constants
         return jnp.maximum(jnp.log(power), SMALLEST_DIVISOR) ** jnp.asarray(exponent, power.dtype)
 
 
 def _standardized(signals: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:
-    """Mean 0 and unbiased deviation 1 over the positions."""
+    """Shifts and scales to mean 0 and unbiased deviation 1 over the positions."""
     centered = signals - signals.mean(axis=axes, keepdims=True)
     if (positions := math.prod(signals.shape[axis] for axis in axes)) < 2:
         return centered / DEVIATION_OF_ONE_NUMBER  # the unbiased deviation is 0 / 0

@@ -1,4 +1,4 @@
-"""Scalar: one power a layer, as in normalized LMS."""
+"""Scalar: one power per layer, as in normalized LMS."""
 
 import dataclasses
 
@@ -17,9 +17,9 @@ class Scalar(EveryUpdate):
     .. math::
       A^{-1} G \approx G / P, \qquad P = \tfrac{1}{n} \mathbb{E} \lVert x \rVert_2^2
 
-    ``P`` is the mean square of the layer's input, so on inputs of unit mean square this is SGD,
-    with SGD's learning rate. Normalized LMS divides by ``n P``: its step size is ``n`` times a
-    learning rate here. State: one number a group.
+    ``P`` is the mean square of the layer's input. On inputs of unit mean square this is SGD, with
+    SGD's learning rate. Normalized LMS divides by ``n P``, so its step size is ``n`` times a
+    learning rate here. State: one value per group.
 
     >>> power = jnp.array([2.0])                             # one row, squares 1 and 3
     >>> factor = Scalar().factor(power, exponent=-1, eps=0.0, level=power)
@@ -27,15 +27,15 @@ class Scalar(EveryUpdate):
     [0.5, 0.5]
 
     Attributes:
-      order: 2 keeps the mean square. 1 keeps the mean magnitude, ``E‖x‖₁ / n``, which the paper's
-        INSGD-l1 puts in its place; the step then depends on the unit of the input.
+      order: 2 keeps the mean square. 1 keeps the mean magnitude ``E‖x‖₁ / n`` instead, as in the
+        paper's INSGD-l1; the step then depends on the unit of the input.
 
     Raises:
-      ValueError: if the order is another one.
+      ValueError: if the order is not 1 or 2.
 
     References:
-      Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6 (normalized LMS). Atici, Pan,
-      Cetin (TMLR 2024) for order 1.
+      Sayed, *Fundamentals of Adaptive Filtering* (2003), section 5.6 (normalized LMS). Atici, Pan
+      and Cetin (TMLR 2024) for order 1.
     """
 
     order: int = 2
@@ -70,7 +70,7 @@ class Scalar(EveryUpdate):
         eps: Number,
         level: Float[Array, " groups"],
     ) -> Float[Array, " groups"]:
-        del power, eps  # there is one power, and it is the level
+        del power, eps  # the level is the only power
         return safe_power(level, exponent)
 
     def apply(

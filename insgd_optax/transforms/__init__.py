@@ -1,1 +1,1 @@
-"""Transformations: what an optimizer chain is made of, one public transformation a file."""
+"""Gradient transformations, with one public transformation per file."""

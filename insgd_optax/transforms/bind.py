@@ -1,4 +1,4 @@
-"""Binding: extra arguments for an optimizer behind a wrapper that hands none on."""
+"""bind: binds extra arguments to an optimizer inside a wrapper that drops them."""
 
 import functools
 from typing import Any
@@ -7,12 +7,12 @@ import optax
 
 
 def bind(tx: optax.GradientTransformation, **extra_args: Any) -> optax.GradientTransformation:
-    """The transformation with extra arguments of ``update`` filled in.
+    """Binds extra arguments to a transformation's ``update``.
 
-    Some wrappers (``optax.contrib.sam``, ``optax.lookahead``,
-    ``optax.contrib.split_real_and_imaginary``) hand no extra argument on. Bind the statistics
-    inside the train step, and make the wrapper there as well: it is only a pair of functions, and
-    its state is valid from step to step.
+    Some wrappers drop extra arguments (``optax.contrib.sam``, ``optax.lookahead``,
+    ``optax.contrib.split_real_and_imaginary``). Bind the statistics inside the train step and
+    create the wrapper there too. A wrapper is only a pair of functions, so its state stays valid
+    from step to step.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax as insgd
@@ -30,12 +30,11 @@ def bind(tx: optax.GradientTransformation, **extra_args: Any) -> optax.GradientT
 
     Args:
       tx: the transformation.
-      **extra_args: what its ``update`` gets besides what it is called with: ``input_stats``,
-        ``groups``, and whatever else it takes.
+      **extra_args: the arguments to bind, such as ``input_stats`` and ``groups``.
 
     Returns:
-      A transformation whose ``update`` takes the three usual arguments. Like every plain
-      transformation it ignores other ones.
+      A transformation whose ``update`` takes the three usual arguments. Like any plain
+      transformation, it gets no others from ``optax.chain``.
     """
     update = functools.partial(optax.with_extra_args_support(tx).update, **extra_args)
     return optax.GradientTransformation(tx.init, update)

@@ -1,11 +1,13 @@
-"""Room: how much of the packed history each leaf gets, before its layer has been seen.
+"""Capacity: how much of the packed state each leaf reserves.
 
-An optax transformation makes its state from the parameters alone, and there a kernel's axes have
-no names. So a leaf gets room for every usual reading of its shape: the inputs may be its first
-axes or its last but one, the channels may come first or last, it may be a stack of layers or hold
-the groups of a convolution. A layout that is known is taken as it is. Structures that keep a
-matrix get room for the likeliest reading alone, or for all that cost little in a small leaf, and
-an error asks for the layouts if it is another.
+An optax transformation creates its state from the parameters alone. The layout of a leaf is
+unknown at that point, so each leaf reserves space for every common one. Its inputs may be the
+first axes or the second-to-last axis. Its channels may come first or last. It may be a stack of
+layers or hold the groups of a convolution. A layout that is given is used as it is.
+
+Structures that keep a matrix cannot afford this. A large leaf then reserves space for the
+likeliest layout alone. A small leaf adds the layouts that cost little. If the layer turns out to
+need more, an error asks for the layouts.
 """
 
 import math
@@ -15,22 +17,22 @@ from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
 from insgd_optax.structures import Structure
 
-# Up to this size a leaf gets room for both orders of its axes, whichever looks more likely.
+# Up to this size a leaf reserves space for both orders of its axes, even the unlikely one.
 SMALL = 4096
-# A matrix of a layer's inputs is as many times its leaf as it has inputs for each output. Where
-# that is more, a leaf of three and more axes gets no room for it.
+# A second moment has `inputs / outputs` times as many entries as its leaf. Above this ratio, a leaf
+# with three or more axes reserves space only for its likeliest layout.
 WIDEST = 16
-# A recurrent cell keeps its gates side by side in one matrix. There is room for this many.
+# A recurrent cell keeps its gates side by side in one matrix. At most this many are expected.
 MOST_GATES = 8
 
 
 class Room(NamedTuple):
-    """What a leaf takes of the packed state, at most.
+    """The space that a leaf reserves in the packed state.
 
     Attributes:
-      numbers: of its history.
-      groups: how many groups it has.
-      factors: numbers of the factor that is kept between refreshes.
+      numbers: entries of its history.
+      groups: its number of groups.
+      factors: entries of the factor that is cached between refreshes.
     """
 
     numbers: int
@@ -39,14 +41,14 @@ class Room(NamedTuple):
 
 
 def room_for(structure: Structure, shape: tuple[int, ...], layout: Layout | None = None) -> Room:
-    """How much room a leaf gets.
+    """Returns the space that a leaf reserves.
 
     >>> from insgd_optax import Diagonal, Full, Scalar
     >>> room_for(Diagonal(), (784, 10)).numbers, room_for(Scalar(), (784, 10)).numbers
     (784, 1)
     >>> room_for(Scalar(), (12, 768, 768)).groups          # twelve layers, stacked
     12
-    >>> room_for(Full(), (64, 2048)).numbers == 64**2       # a square has room for one reading
+    >>> room_for(Full(), (64, 2048)).numbers == 64**2       # large: the likeliest layout only
     True
     >>> room_for(Full(), (768, 12, 64)).numbers == 768**2   # the queries of twelve heads
     True
@@ -72,35 +74,35 @@ def _exact_room(kept: Structure, layout: Layout) -> Room:
 
 
 def _keeps_matrices(structure: Structure) -> bool:
-    """Whether what is kept grows with the square of the inputs, so that a wrong reading is dear."""
+    """Whether the state grows with the square of the inputs. A wrong guess is then expensive."""
     return math.prod(structure.shape(1, 100)) >= 100**2
 
 
 def _likeliest(shape: tuple[int, ...]) -> Layout:
-    """The reading that is right for dense and convolution kernels of Flax and Haiku.
+    """The layout of dense and convolution kernels in Flax and Haiku.
 
-    The last axis has the outputs, but for the heads of attention.
+    The outputs are on the last axis, except for attention heads.
     """
     inputs = shape[0] if _has_heads(shape) else math.prod(shape[:-1])
     return Layout(shape, (), 1, inputs, math.prod(shape) // max(1, inputs))
 
 
 def _has_heads(shape: tuple[int, ...]) -> bool:
-    """Whether the axes are most likely those of Flax's attention: inputs, heads and features."""
+    """Whether the axes look like those of Flax attention: inputs, heads and features."""
     return len(shape) == 3 and shape[0] > max(shape[1:]) and shape[1] > 1
 
 
 def _readings(shape: tuple[int, ...]) -> list[Layout]:
-    """The usual layouts of a leaf of this shape."""
+    """The common layouts of a leaf of this shape."""
     if len(shape) <= 2 or 0 in shape:
         sizes = [*((1, size) for size in shape), *_gates(shape)] or [(1, 1)]
     elif math.prod(shape) > SMALL and _has_heads(shape):
-        # Or a convolution along one axis, its outputs last or first.
+        # It may also be a convolution along one axis with its outputs last or first.
         sizes = [(1, shape[0]), (1, math.prod(shape[:-1])), (1, math.prod(shape[1:]))]
     else:
         pairs = [shape[:2], shape[-2:]]
         if math.prod(shape) > SMALL:
-            # A kernel's channels outnumber its positions, a layer's width its neighbors' depth.
+            # Channels usually outnumber kernel positions, and layers are wider than stacks deep.
             pairs = [max(pairs, key=lambda pair: sorted(pair, reverse=True))]
         sizes = [reading for pair in pairs for reading in _readings_of_channels(shape, pair)]
     outputs = [math.prod(shape) // max(1, groups * inputs) for groups, inputs in sizes]
@@ -108,7 +110,7 @@ def _readings(shape: tuple[int, ...]) -> list[Layout]:
 
 
 def _gates(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Several squares that meet inputs of their own, as in Haiku's and Keras's gated units."""
+    """Several square matrices with separate inputs, as in gated units of Haiku and Keras."""
     if len(shape) < 2 or 0 in shape:
         return []
     fewer, more = sorted(shape)
@@ -122,7 +124,7 @@ def _readings_of_channels(
     fewer, more = sorted(channels)
     others = math.prod(shape) // (fewer * more)
     return [
-        (1, others * more),  # a convolution, or several axes contracted
+        (1, others * more),  # a convolution or a contraction of several axes
         (others, more),  # a stack of layers
         (more // fewer, others * fewer),  # a grouped or depthwise convolution
     ]

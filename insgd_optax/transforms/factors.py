@@ -1,7 +1,18 @@
-"""Factors: what each layer's structure makes of its history, kept where that is expensive.
+"""Factors: turns each layer's history into a power of its second moment.
 
-Layers of one structure and size are handled as one stack along their groups: what a network has
-many of is then traced, compiled and launched once.
+Layers of one structure and layout are stacked along their groups, so each kind is traced, compiled
+and launched once. Take a network with three kernels and `MeanVariances`, which keeps two entries
+per input. Its packed history has one slot per leaf:
+
+    block_0 (64, 64) | block_1 (64, 64) | head (64, 10)          shape (3 * 128,)
+
+`factors_of` gathers it into two stacks and computes one `Factor` for each:
+
+    block_0, block_1     history (2, 128)     factor (2, 129)    places {block_0: 0, block_1: 1}
+    head                 history (1, 128)     factor (1, 129)    places {head: 0}
+
+`Full` has expensive factors. They are cached in `Packed.factors`, one slot per leaf, and recomputed
+only when a refresh is due. A refresh stacks the layers that are alike.
 """
 
 import dataclasses
@@ -24,16 +35,15 @@ from insgd_optax.transforms.stacks import Stack, stacked
 
 
 class Packed(NamedTuple):
-    """What is known of all layers, one leaf after the other.
+    """The packed vectors of all layers at one update.
 
     Attributes:
-      history: the running mean of what the structures keep; shape (numbers,).
-      batch: this batch's mean; shape (numbers,).
-      weight: how much each group's history has gathered, 0 for nothing; shape (groups,).
-      factors: those that are kept between refreshes, for every exponent; shape (exponents,
-        factors).
-      slots: where each leaf's are.
-      updates: how many updates the history has taken.
+      history: running mean of the structures' statistics; shape (numbers,).
+      batch: mean of this batch; shape (numbers,).
+      weight: accumulated weight of each group's history, 0 if it is empty; shape (groups,).
+      factors: cached factors of every exponent; shape (exponents, factors).
+      slots: the slices of each leaf.
+      updates: number of updates before this one.
     """
 
     history: Float[Array, " numbers"]
@@ -46,11 +56,13 @@ class Packed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What is known of a layer at one update, read from the packed vectors when it is asked for.
+    """One layer at one update, read from the packed vectors on access.
 
     Attributes:
-      moments: those of this batch, for their layout and structure.
-      kind: what the leaf and its bias must share with others to be handled with them.
+      moments: the layer's statistics of this batch.
+      kind: a key; layers are stacked if their keys are equal.
+      slot: the layer's slices of the packed vectors.
+      packed: the packed vectors.
     """
 
     moments: InputMoments
@@ -64,21 +76,22 @@ class Seen:
 
     @property
     def history(self) -> Float[Array, "groups ..."]:
-        """The running mean of what the structure keeps."""
+        """The running mean of the structure's statistics."""
         return unpack(self.packed.history, self.slot.numbers, self.moments.sums)
 
     @property
     def ever(self) -> Bool[Array, " groups"]:
-        """Whether a row was ever seen."""
+        """Whether each group ever saw a row."""
         return unpack(self.packed.weight, self.slot.groups, self.moments.count) > 0
 
 
 class Whole(NamedTuple):
-    """Layers of one structure and size as one, along their groups.
+    """Layers of one structure and size, stacked along their groups.
 
     Attributes:
-      groups: how many each has, by the path of its weight.
-      history, batch: the running mean of what the structure keeps, and this batch's.
+      structure: their structure.
+      groups: number of groups of each layer, by the path of its weight.
+      history, batch: running mean of the structure's statistics, and their mean in this batch.
     """
 
     structure: Structure
@@ -88,12 +101,12 @@ class Whole(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """What a step needs of a layer's second moment.
+    """A power of a layer's second moment.
 
     Attributes:
-      factor: a power of it, in the form that the structure's `apply` expects.
-      scale: the power of the unit that the factor is relative to.
-      power: each feature's mean power, the metric that steps are measured in.
+      factor: the power, in the form that the structure's `apply` expects.
+      scale: the same power of the unit that ``factor`` is relative to.
+      power: mean power of each feature, the metric for the size of a step.
     """
 
     factor: Float[Array, "groups ..."]
@@ -101,7 +114,7 @@ class Factor(NamedTuple):
     power: Float[Array, "groups _ 1"]
 
 
-# What gradients need, for each of some exponents, and the packed factors to keep.
+# A list of stacks for each exponent, and the packed factors to cache.
 Derived = tuple[list[list[Stack]], Float[Array, "exponents factors"]]
 
 
@@ -112,7 +125,7 @@ def factors_of(
     eps: Number,
     guard: bool,
 ) -> Derived:
-    """The factors of all layers for each exponent, and the packed ones after this update."""
+    """Computes the factors of all layers for each exponent, and the packed factors to cache."""
     cached = {path: layer for path, layer in seen.items() if layer.moments.kept.refresh_every > 1}
     others = {path: layer for path, layer in seen.items() if path not in cached}
     fresh = _refreshed(cached, packed, exponents, eps) if cached else packed.factors
@@ -131,12 +144,12 @@ def factors_of(
 
 
 def applied(moments: InputMoments, factor: Factor, gradient: Array) -> Array:
-    """A power of the layer's second moment, times its gradient ``(groups, inputs, outputs)``."""
+    """Multiplies a gradient ``(groups, inputs, outputs)`` by a power of the second moment."""
     return factor.scale[:, None, None] * moments.kept.apply(factor.factor, gradient)
 
 
 def _alike(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
-    """The layers, those of one structure and kind together."""
+    """Partitions layers by structure and kind."""
     stacks: dict[Hashable, dict[str, Seen]] = {}
     for path, layer in seen.items():
         stacks.setdefault((layer.moments.kept, layer.kind), {})[path] = layer
@@ -144,7 +157,7 @@ def _alike(seen: Mapping[str, Seen]) -> list[dict[str, Seen]]:
 
 
 def _whole(alike: Mapping[str, Seen], packed: Packed) -> Whole:
-    """Layers as one. Read by places: a slice for each would be a kernel for each."""
+    """Stacks layers with a single gather. A slice per layer would be a kernel per layer."""
     places = np.concatenate(
         [
             layer.slot.numbers.start + np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
@@ -156,7 +169,7 @@ def _whole(alike: Mapping[str, Seen], packed: Packed) -> Whole:
 
 
 def _joined(alike: Mapping[str, Seen]) -> Whole:
-    """The same, for large layers, of which there are few."""
+    """Stacks large layers by concatenation. There are few of them."""
     history = jnp.concatenate([layer.history for layer in alike.values()])
     return _as_one(alike, history, history)
 
@@ -169,7 +182,7 @@ def _as_one(alike: Mapping[str, Seen], history: Array, batch: Array) -> Whole:
 def _factor(
     whole: Whole, exponent: Number, eps: Number, guard: bool, kept_factor: Array | None = None
 ) -> Factor:
-    """The factors of layers of one structure and size, given or computed."""
+    """The factor of stacked layers: the cached one if given, else computed."""
     kept, groups = whole.structure, whole.groups
     power, unit = kept.guarded(whole.history, whole.batch if guard else whole.history)
     features = kept.feature_power(power)
@@ -182,9 +195,9 @@ def _factor(
 def _floored(
     level: Float[Array, " all_groups"], groups: Mapping[str, int], eps: Number
 ) -> Float[Array, " all_groups"]:
-    """Each group's level, shrunk to the mean over the groups of its leaf.
+    """Shrinks each group's level toward the mean over the groups of its leaf.
 
-    A group (a depthwise channel, an expert) with tiny inputs is bounded as a feature is.
+    This bounds groups with tiny inputs (depthwise channels, experts) in the same way as features.
     """
     sizes = np.array(list(groups.values()), np.int32)
     if np.all(sizes <= 1):
@@ -198,7 +211,7 @@ def _floored(
 def _refreshed(
     cached: Mapping[str, Seen], packed: Packed, exponents: Sequence[Number], eps: Number
 ) -> Float[Array, "exponents factors"]:
-    """The packed factors, computed again where that is due."""
+    """The packed factors, recomputed if a refresh is due."""
     (every,) = {layer.moments.kept.refresh_every for layer in cached.values()}
 
     def computed_for(old: Array, exponent: Number) -> Array:
@@ -224,6 +237,6 @@ def _refreshed(
 
 
 def _is_due(updates: Int[Array, ""], every: int) -> Bool[Array, ""]:
-    """After 0, 1, 3, 7, ... updates while the history is young, then after every so many."""
+    """True after 0, 1, 3, 7, ... updates at first, then after every ``every`` updates."""
     young = (updates & (updates + 1) == 0) & (updates < every)
     return young | (updates % every == 0)

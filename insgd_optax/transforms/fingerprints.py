@@ -1,9 +1,8 @@
-"""Fingerprints: for which structure and leaves a packed state was made.
+"""Fingerprints: identify the structure and the leaves that a packed state was made for.
 
-A packed state is read by position. If a layer is renamed between saving and restoring it, the
-numbers still fit, and belong to other layers. So the state has a number for what it keeps, made
-from the structure, and one for every leaf, made from its path, its shape and its layout where one
-was given.
+A packed state is read by position. If a layer is renamed between saving and restoring, the sizes
+may still fit while the values belong to other layers. So the state stores a hash of its structure
+and a hash of every leaf. The latter covers the leaf's path, its shape and its layout, if given.
 """
 
 import zlib
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Int
 
 from insgd_optax.layout import Layout
@@ -21,14 +21,14 @@ from insgd_optax.structures import Structure
 from insgd_optax.transforms.copies import check_copies
 from insgd_optax.trees import named_leaves
 
-# Another one where a later version keeps other numbers in the same places.
+# Change this if a version stores other values in the same places.
 FORMAT = 1
 
 
 def fingerprints(
     structure: Structure, leaves: Sequence[tuple[str, Any]], layouts: Mapping[str, Layout]
 ) -> Int[np.ndarray, " fingerprints"]:
-    """The fingerprint of what is kept, then that of every leaf in the order of paths."""
+    """The fingerprint of the structure, then one per leaf in path order."""
     return np.concatenate([_of_structure(structure), _of_leaves(leaves, layouts)])
 
 
@@ -38,7 +38,7 @@ def check_fingerprints(
     leaves: Sequence[tuple[str, Any]],
     layouts: Mapping[str, Layout],
 ) -> None:
-    """Raises if a state's fingerprints are known and those of other leaves or of another structure.
+    """Raises if the fingerprints are known and do not match the structure and the leaves.
 
     Raises:
       ValueError: with this structure, or the paths that the state was not made for.
@@ -51,23 +51,24 @@ def check_fingerprints(
 
 
 def check_state(
-    state: Any,
-    params: Any,
+    state: optax.OptState,
+    params: optax.Params,
     *,
     layouts: Mapping[str, Layout] | None = None,
     structure: Structure | None = None,
     pmapped: bool = False,
 ) -> None:
-    """Raises if a state was made for other parameters, or is not the same on all devices.
+    """Raises if a state was made for other parameters or differs between devices.
 
-    Statistics are packed in the order of the parameters' paths. A restored state whose sizes fit
-    parameters with other names would be read as that of other layers. Outside of ``jax.jit``
-    every ``update`` looks for that; for a step under ``jax.jit``, call this after restoring.
+    Statistics are packed in the order of the parameter paths. If a restored state happens to fit
+    parameters with other names, its values would be assigned to the wrong layers. Outside of
+    ``jax.jit``, every ``update`` checks this. For a step under ``jax.jit``, call this function
+    after restoring.
 
-    Where a step runs device by device, under ``jax.shard_map`` or ``jax.pmap``, and the statistics
-    were not added over the devices, each device's state goes its own way. ``shard_map`` knows that
-    from the types, and ``update`` raises. ``shard_map(check_vma=False)`` and ``pmap`` do not: call
-    this after a few steps. Every array that lies on several devices of this process is compared.
+    A step under ``jax.shard_map`` or ``jax.pmap`` must sum the statistics over the devices.
+    Otherwise the states of the devices diverge. ``shard_map`` detects this from the types, and
+    ``update`` raises. ``shard_map(check_vma=False)`` and ``pmap`` cannot, so call this function
+    after a few steps. It compares every array that is replicated on devices of this process.
 
     >>> import insgd_optax
     >>> import jax.numpy as jnp
@@ -76,28 +77,28 @@ def check_state(
     >>> check_state(state, {"top": jnp.ones((2, 1))})    # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: The state was made for other parameters: it has none for 'top' of shape (2, 1)...
+    ValueError: The state was made for other parameters: it has no entry for 'top' ...
 
     Args:
-      state: that of an optimizer of this library, also inside a chain or another wrapper.
-      params: the parameters that it is to be used for.
-      layouts: those that the optimizer was made with, if any.
-      structure: that of the optimizer, to look whether the state keeps the same numbers.
-      pmapped: whether both have a first axis of devices, as ``jax.pmap`` returns them.
+      state: an optimizer state of this library, possibly inside a chain or another wrapper.
+      params: the parameters to use it with.
+      layouts: the layouts given to the optimizer, if any.
+      structure: the structure of the optimizer. If given, the state must have been made for it.
+      pmapped: whether both have a leading device axis, as returned by ``jax.pmap``.
 
     Raises:
-      ValueError: with the paths that the state was not made for, or of an array that differs from
-        device to device; if it holds no such state, or under ``jax.jit``, where its numbers are
-        not known.
+      ValueError: with the paths that the state was not made for, or the path of an array that
+        differs between devices. Also if the state is not from this library, or under ``jax.jit``,
+        where values are unknown.
     """
     check_copies((state, params), pmapped)
     if pmapped:
         state, params = jax.tree.map(lambda copies: copies[0], (state, params))
     kept = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if _is_kept(path)]
     if not kept:
-        raise ValueError("The state holds no fingerprints: it is that of no insgd_optax optimizer.")
+        raise ValueError("The state is not from an insgd_optax optimizer: it has no fingerprints.")
     if not all(map(is_known, kept)):
-        raise ValueError("check_state compares numbers: call it outside of jax.jit and jax.vmap.")
+        raise ValueError("check_state compares values. Call it outside of jax.jit and jax.vmap.")
     if structure is not None:
         for each in kept:
             _check_structure(np.asarray(each)[..., 0], structure)
@@ -116,25 +117,25 @@ def _other_leaves(
         if not np.isin(_of_leaves([(path, leaf)], layouts), kept).all()
     ]
     listed = ", ".join(new[:4]) + (f" and {len(new) - 4} more" if len(new) > 4 else "")
-    found = f"it has none for {listed}" if new else "it has some for leaves that are not there"
+    found = f"it has no entry for {listed}" if new else "it has entries for other leaves"
     return (
         f"The state was made for other parameters: {found}. Call init() on the parameters that "
-        "the updates are for, with the same layouts, or give the parameters their old names "
-        "before the state is restored."
+        "are updated, with the same layouts. If parameters were renamed, restore their old names "
+        "before you restore the state."
     )
 
 
 def _check_structure(kept: Int[np.ndarray, "*members"], structure: Structure) -> None:
     if np.any(kept != _of_structure(structure)):
         raise ValueError(
-            "The state was made with another structure, or by a version of insgd_optax that keeps "
-            f"other numbers; this optimizer has insgd_optax.{structure}. Give it the structure "
+            "The state was made with another structure, or by a version of insgd_optax with "
+            f"another state format. This optimizer uses insgd_optax.{structure}. Use the structure "
             "that the state was made with, or start a new history with init()."
         )
 
 
 def _of_structure(structure: Structure) -> Int[np.ndarray, " 1"]:
-    """Of what it keeps: a damping, or how often a factor is renewed, may be another one."""
+    """Hashes the format of the state. Damping and refresh interval may differ."""
     kept = FORMAT, type(structure).__name__, structure.order, structure.shape(1, 64)
     return _numbers([kept])
 
@@ -155,5 +156,5 @@ def _numbers(facts: Sequence[Any]) -> Int[np.ndarray, " facts"]:
 
 
 def _is_kept(path: Any) -> bool:
-    """Whether a leaf of a state is its fingerprints, also inside the box of a framework."""
+    """Whether a leaf of a state holds fingerprints, possibly inside a framework's box."""
     return any(getattr(key, "name", None) == "fingerprints" for key in path)

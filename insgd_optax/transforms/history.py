@@ -1,7 +1,7 @@
 """History: the running mean of every layer's moments, packed into two vectors.
 
-All leaves are brought up to date together. A few operations on two vectors compile and launch
-faster than a few operations for each leaf, of which there can be hundreds.
+All leaves are updated together. A few operations on two vectors compile and launch faster than a
+few operations on each of hundreds of leaves.
 """
 
 import functools
@@ -21,12 +21,12 @@ from insgd_optax.settings import Number
 from insgd_optax.structures import Structure
 from insgd_optax.transforms.capacity import Room, room_for
 
-# From this length on a vector has a multiple of so many numbers: 2, 4, ... 1024 devices divide it.
+# Vectors of at least LONG entries are padded to a multiple of PARTS: 2, 4, ... 1024 devices fit.
 LONG, PARTS = 2**16, 2**10
 
 
 class Slot(NamedTuple):
-    """The parts of the packed vectors that belong to a leaf."""
+    """The slices of the packed vectors that belong to a leaf."""
 
     numbers: slice
     groups: slice
@@ -34,12 +34,12 @@ class Slot(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The moments of one batch, packed.
+    """The packed moments of one batch.
 
     Attributes:
       sums: shape (numbers,).
       count: shape (groups,); zero where a leaf has no layer.
-      group_of: the group that each number belongs to; shape (numbers,), static.
+      group_of: the group of each entry; shape (numbers,), static.
     """
 
     sums: Float[Array, " numbers"]
@@ -48,12 +48,12 @@ class Batch(NamedTuple):
 
 
 class Powers(NamedTuple):
-    """What `updated` returns: the new history, and from it what can be divided by.
+    """The result of `updated`.
 
     Attributes:
-      power, weight: the new history, before bias correction, and its gathered weight.
-      history: its running mean without bias; zero where nothing was ever seen.
-      batch: this batch's mean; zero where it has no rows.
+      power, weight: the new history before bias correction, and its accumulated weight.
+      history: the running mean after bias correction; zero where nothing was seen.
+      batch: the mean of this batch; zero where it has no rows.
     """
 
     power: Float[Array, " numbers"]
@@ -68,7 +68,7 @@ def updated(
     batch: Batch,
     decay: Number | Float[Array, " groups"],
 ) -> Powers:
-    """The history after a batch. Groups that saw no row keep theirs."""
+    """Adds a batch to the history. Groups that saw no row keep theirs."""
     one, seen = jnp.ones([], weight.dtype), batch.count > 0
     kept = jnp.where(seen, jnp.asarray(decay, weight.dtype), one)
     weight = kept * weight + (1 - kept)
@@ -83,7 +83,7 @@ def updated(
 def slots_for(
     leaves: Sequence[tuple[str, Any]], structure: Structure, layouts: Mapping[str, Layout]
 ) -> dict[str, Slot]:
-    """The slot of every leaf. In the order of paths: containers order their leaves differently."""
+    """Assigns a slot to every leaf, by path because containers order their leaves differently."""
     slots, start = {}, Room(0, 0, 0)
     for path, leaf in sorted(leaves, key=lambda named: named[0]):
         room = room_for(structure, jnp.shape(leaf), layouts.get(path))
@@ -94,9 +94,10 @@ def slots_for(
 
 
 def totals(slots: Mapping[str, Slot]) -> Room:
-    """How long the packed vectors are: one number at least, since checkpoints refuse none.
+    """The lengths of the packed vectors.
 
-    A long one is made a little longer, so that it can be divided among devices.
+    They are at least 1 because checkpoints refuse empty arrays. Long ones are padded so that they
+    can be sharded.
     """
     ends = [(1, 1, 1), *([part.stop for part in slot] for slot in slots.values())]
     lengths = (max(stops) for stops in zip(*ends, strict=True))
@@ -106,12 +107,12 @@ def totals(slots: Mapping[str, Slot]) -> Room:
 def pack(
     slots: Mapping[str, Slot], matched: Mapping[str, InputMoments | None], dtype: Any
 ) -> Batch:
-    """The statistics of a batch as packed vectors.
+    """Packs the statistics of a batch.
 
     Raises:
-      ValueError: if a leaf's slot is smaller than its layer needs.
+      ValueError: if a layer needs more space than its leaf has reserved.
     """
-    zeros = functools.cache(lambda size: jnp.zeros(size, dtype))  # most leaves want as many
+    zeros = functools.cache(lambda size: jnp.zeros(size, dtype))  # most leaves need the same size
     sums, count, group_of = [], [], []
     for path, slot in slots.items():
         moments = matched[path]
@@ -135,7 +136,7 @@ def pack(
 
 
 def unpack(packed: Float[Array, " _"], part: slice, like: Any) -> Float[Array, "..."]:
-    """A leaf's part of a packed vector, in the shape of an array or a `ShapeDtypeStruct`."""
+    """A leaf's slice of a packed vector, in the shape of an array or a `ShapeDtypeStruct`."""
     return packed[part][: like.size].reshape(like.shape)
 
 
@@ -146,9 +147,9 @@ def _check_room(path: str, slot: Slot, moments: InputMoments) -> None:
     if short or moments.sums.size > numbers or moments.count.size > groups:
         layout = moments.layout
         raise ValueError(
-            f"The history has room for {numbers} numbers in {groups} groups for '{path}' of shape "
+            f"The history has reserved {numbers} entries in {groups} groups for '{path}' of shape "
             f"{layout.shape}, but its layer has {layout.groups} groups of {layout.inputs} inputs. "
-            "Its shape does not suggest that, so say it:\n"
+            "The shape does not suggest this layout. Get the layouts with\n"
             "    layouts = insgd_optax.explain(loss_fn, params, batch).layouts\n"
             "and pass layouts=layouts to the optimizer."
         )

@@ -1,10 +1,11 @@
-"""layer_histories: what an optimizer's state knows of every layer, by path, to log it."""
+"""layer_histories: reads each layer's history from an optimizer state, for logging."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from insgd_optax.layout import Layout
@@ -21,13 +22,12 @@ class LayerHistory(NamedTuple):
     """The history of one layer.
 
     Attributes:
-      mean: the running mean of what the structure keeps of the input, with its bias corrected;
-        shape (groups, ...), zero where nothing was seen.
-      feature_power: the mean square of the features of each group that this implies; shape
-        (groups,).
-      largest_gradient_power: the largest that the running mean of the squared normalized gradient
-        ever was, which the step's length is measured against at a constant rate; shape (groups,).
-        None for a state that keeps none.
+      mean: running mean of the structure's statistics after bias correction; shape (groups, ...),
+        zero where nothing was seen.
+      feature_power: mean square of each group's features, computed from ``mean``; shape (groups,).
+      largest_gradient_power: the largest running mean of the squared normalized gradient so far;
+        shape (groups,). It sets the length of a step at a constant rate. None if the state keeps
+        no gradient history.
     """
 
     mean: Float[Array, "groups ..."]
@@ -36,13 +36,13 @@ class LayerHistory(NamedTuple):
 
 
 def layer_histories(
-    state: Any,
-    params: Any,
+    state: optax.OptState,
+    params: optax.Params,
     input_stats: Mapping[str, InputMoments | None],
     *,
     layouts: Mapping[str, Layout] | None = None,
 ) -> dict[str, LayerHistory]:
-    """What the state of `insgd`, or of anything that holds one, knows of every layer.
+    """Reads the history of every layer from the state of `insgd` or of a wrapper around it.
 
     >>> import insgd_optax
     >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
@@ -57,16 +57,16 @@ def layer_histories(
     [3.0]
 
     Args:
-      state: the optimizer's state, also inside of `optax.chain` and wrappers.
+      state: the optimizer state, possibly inside ``optax.chain`` or other wrappers.
       params: the parameters that it was made for.
-      input_stats: of any batch, for the layers and what is kept of them.
-      layouts: those that the optimizer was given.
+      input_stats: the statistics of any batch, for their layouts and structures.
+      layouts: the layouts given to the optimizer.
 
     Returns:
-      A history for every path that has statistics.
+      The history of every path that has statistics.
 
     Raises:
-      ValueError: if the state holds no history of inputs, or several.
+      ValueError: if the state holds no input history or several.
     """
     moments = {path: layer for path, layer in input_stats.items() if layer is not None}
     if not moments:
@@ -86,8 +86,8 @@ def layer_histories(
     return {path: history(slots[path], layer) for path, layer in moments.items()}
 
 
-def _found(state: Any) -> tuple[ScaleByInputState, GradientHistory | None]:
-    """The history of inputs in a state, and that of gradients where it has one."""
+def _found(state: optax.OptState) -> tuple[ScaleByInputState, GradientHistory | None]:
+    """The input history in a state, and the gradient history if it has one."""
     leaves = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, ScaleByInsgdState))
     if any(isinstance(part, ScaleByInsgdState) for part in leaves):
         whole = only_state(state, ScaleByInsgdState, "insgd()")

@@ -1,13 +1,13 @@
-"""Lengths: how far a layer steps, from the size of its output and the history of its gradients.
+"""Lengths: how far each unit steps, from the size of its output and its gradient history.
 
-A unit is what steps together: a matrix of a layer with its bias, or a leaf that belongs to no
-layer. In the metric P of the layer's inputs a unit has
+A unit is a set of leaves that step together: a matrix of a layer with its bias, or a leaf that
+belongs to no layer. In the metric P of the layer's inputs a unit has
 
-    a size       U = ‖W‖_P       what the layer computes of uncorrelated features
-    a length     L               the size, or that of outputs of ``least`` if that is larger
-    a power      s = ⟨u, G⟩      of its normalized gradient u = A⁻¹ G, as the layer's output sees it
-    a reference  v               the largest that the running mean of s ever was; under a schedule
-                                 down to today's (see `reference`)
+    a size       U = ‖W‖_P       size of the layer's output if features are uncorrelated
+    a length     L               the size, or that of outputs of size ``least`` if this is larger
+    a power      s = ⟨u, G⟩      of its normalized gradient u = A⁻¹ G, measured on the output
+    a reference  v               the largest running mean of s so far; a schedule lowers it to the
+                                 current one (see `reference`)
 
 and steps by η L m / √v, where m is the running mean of u:
 
@@ -27,14 +27,14 @@ from insgd_optax.settings import Number
 
 
 class Sizes(NamedTuple):
-    """What a step needs to know of the units, packed as the inputs' ``power_weight`` is.
+    """Quantities of each unit that determine its step, packed like ``power_weight``.
 
     Attributes:
-      power: each unit's power s in this batch.
-      growth: the square of the size that its normalized gradient has, in the metric P.
-      size: the square of the size of its weights.
-      length: the same, bounded from below: what a step is a share of.
-      seen: 1 for a unit that saw rows, or 0.
+      power: the unit's power s in this batch.
+      growth: squared size of its normalized gradient, in the metric P.
+      size: squared size of its weights, U².
+      length: the same with a lower bound, L². A step is a share of L.
+      seen: 1 if the unit saw rows, else 0.
     """
 
     power: Float[Array, " groups"]
@@ -45,12 +45,12 @@ class Sizes(NamedTuple):
 
 
 class GradientHistory(NamedTuple):
-    """The history of the units' gradients, packed in the same way.
+    """The gradient history of each unit, packed like `Sizes`.
 
     Attributes:
-      gradient_power: the running mean of each unit's power, before bias correction.
-      largest_gradient_power: the largest that it ever was, with its bias corrected.
-      growth: the running mean of the square of the size of its normalized gradient.
+      gradient_power: running mean of the unit's power, before bias correction.
+      largest_gradient_power: its largest value so far, after bias correction.
+      growth: running mean of the squared size of its normalized gradient.
     """
 
     gradient_power: Float[Array, " groups"]
@@ -61,7 +61,7 @@ class GradientHistory(NamedTuple):
 def with_batch(
     history: GradientHistory, sizes: Sizes, decay: Number, updates: Int[Array, ""]
 ) -> GradientHistory:
-    """The history with one more batch. Units that saw no row keep theirs.
+    """Adds a batch to the history. Units that saw no row keep theirs.
 
     >>> empty, one = GradientHistory(*jnp.zeros((3, 1))), jnp.ones(1)
     >>> first = with_batch(empty, Sizes(4 * one, one, one, one, one), 0.5, jnp.int32(0))
@@ -70,10 +70,10 @@ def with_batch(
     ([4.0], [1.5])
 
     Args:
-      history: what is kept.
-      sizes: of this batch.
-      decay: how much of the running mean stays.
-      updates: how many updates the history has taken.
+      history: the history so far.
+      sizes: the sizes of this batch.
+      decay: the decay of the running mean.
+      updates: the number of updates before this one.
     """
     decay = jnp.asarray(decay, sizes.power.dtype)
     kept = 1 - sizes.seen * (1 - decay)
@@ -87,28 +87,28 @@ def with_batch(
 def reference(
     history: GradientHistory, decay: Number, updates: Int[Array, ""], share: Float[Array, ""]
 ) -> Float[Array, " groups"]:
-    """v: the power of gradients that a step's length is measured against; 0 where none came yet.
+    """The gradient power v that the length of a step is relative to; 0 before the first gradient.
 
-    At a constant rate it is the largest power, so that steps fade with their gradients. A schedule
-    makes steps short by itself, and both together would stop a network that learns fast. So as the
-    rate falls, v falls with its square: steps are those that the largest rate would take, unless
-    they are longer than steps of today's rate with gradients of today's size.
+    At a constant rate, v is the largest power so far, so steps fade with their gradients. A
+    schedule shortens steps by itself, and both together would stop a network that learns fast. So
+    v falls with the square of the rate, but never below the current power. Steps are then as long
+    as at the largest rate, unless the current rate and the current power call for shorter ones.
 
     >>> history = GradientHistory(*jnp.array([[1.0], [4.0], [1.0]]))
     >>> [float(reference(history, 0.0, jnp.int32(1), jnp.array(s))[0]) for s in (1.0, 0.75, 0.25)]
     [4.0, 2.25, 1.0]
 
     Args:
-      history: with this batch.
+      history: the history with this batch.
       decay, updates: as in `with_batch`.
-      share: the learning rate over the largest so far.
+      share: the learning rate over the largest one so far.
     """
     running = history.gradient_power / _gathered(decay, updates, share.dtype)
     return jnp.maximum(running, jnp.square(share) * history.largest_gradient_power)
 
 
 def _gathered(decay: Number, updates: Int[Array, ""], dtype: DTypeLike) -> Float[Array, ""]:
-    """How much a running mean from zero has gathered, this batch included."""
+    """The total weight in a running mean that starts at zero, with this batch."""
     return 1 - jnp.asarray(decay, dtype) ** (updates + 1).astype(dtype)
 
 
@@ -120,11 +120,14 @@ def factors(
     momentum: Number,
     relative: Number,
 ) -> Float[Array, "groups 2"]:
-    """What each unit multiplies its momentum by, and its weights for the decay.
+    """The factors that multiply each unit's momentum and, for the decay, its weights.
 
     Args:
+      sizes: the sizes of this batch.
+      history: the history with this batch.
       power: the `reference`.
       rate: the learning rate.
+      momentum, relative: as in `scale_by_insgd`.
     """
     scale = ((1 - momentum) * ratio(sizes, power)) ** relative
     shrink = relative * rate / 2 * balance(history, power)
@@ -132,7 +135,7 @@ def factors(
 
 
 def ratio(sizes: Sizes, power: Float[Array, " groups"]) -> Float[Array, " groups"]:
-    """The length of each unit over the root of its reference; 0 where that is 0.
+    """Each unit's length over the root of its reference; 0 if the reference is 0.
 
     >>> nine = jnp.array([9.0, 9.0])
     >>> ratio(Sizes(nine, nine, nine, nine, nine), jnp.array([4.0, 0.0])).tolist()           # 3 / 2
@@ -142,10 +145,10 @@ def ratio(sizes: Sizes, power: Float[Array, " groups"]) -> Float[Array, " groups
 
 
 def balance(history: GradientHistory, power: Float[Array, " groups"]) -> Float[Array, " groups"]:
-    """How fast pure noise of this size would make each unit's weights grow, over η² / 2.
+    """The relative growth of each unit's weights under pure noise, over η² / 2.
 
-    Steps of noise add their squares: the square of the weights' size U grows by η² U² growth / v a
-    step. A decay of the weights by half of that leaves their size as it is. Weights that are
-    smaller than their length can grow up to it.
+    Steps of noise add in squares, so U² grows by η² U² growth / v per step. A relative weight decay
+    of half of η² growth / v cancels this. Weights that are smaller than their length can grow up to
+    it.
     """
     return history.growth * safe_power(power, -1)

@@ -1,4 +1,4 @@
-"""Several micro-batches for every step: gradients are averaged and statistics are added."""
+"""multi_steps: averages gradients and sums statistics over micro-batches."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,18 +22,18 @@ class MultiStepsState(NamedTuple):
     """State of `multi_steps`.
 
     Attributes:
-      mini_step: micro-batches since the last step; shape (), int32.
-      accumulated: the mean of their gradients; the parameters' shapes and dtypes.
-      sums, counts: the sums of their statistics, packed in the order of the leaves' paths; float32,
-        or float64 if a parameter is.
-      inner_state: the state of the wrapped transformation.
+      mini_step: number of micro-batches since the last step; shape (), int32.
+      accumulated: mean of their gradients, with the shapes and dtypes of the parameters.
+      sums, counts: sums of their statistics, packed in path order; float32, or float64 if a
+        parameter is.
+      inner_state: state of the wrapped transformation.
     """
 
     mini_step: Int[Array, ""]
-    accumulated: Any
+    accumulated: optax.Updates
     sums: Float[Array, " numbers"]
     counts: Float[Array, " groups"]
-    inner_state: Any
+    inner_state: optax.OptState
 
 
 def multi_steps(
@@ -43,11 +43,11 @@ def multi_steps(
     structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""A step of ``tx`` for every few micro-batches, as if they were one batch.
+    r"""Takes one step of ``tx`` every few micro-batches, as if they were one batch.
 
-    ``optax.MultiSteps`` averages the gradients too, but hands on the statistics of the last
-    micro-batch alone. Here they are added, with their counts. Until the last micro-batch, updates
-    are zero.
+    ``optax.MultiSteps`` averages the gradients too, but it passes on the statistics of the last
+    micro-batch alone. This wrapper sums the statistics and their counts. Updates are zero until
+    the last micro-batch.
 
     >>> import insgd_optax as insgd
     >>> loss_fn = lambda params, inputs: jnp.mean(inputs @ params["kernel"])
@@ -65,13 +65,13 @@ def multi_steps(
 
     Args:
       tx: the transformation, such as `insgd`.
-      every: how many micro-batches make a step.
+      every: number of micro-batches per step.
       structure: the same as in ``tx`` and in `value_and_grad`.
       layouts: the parameters' layouts, if their shapes do not suggest them.
 
     Returns:
-      A transformation whose ``update`` needs ``params`` and ``input_stats``. Other extra arguments
-      reach ``tx`` from the last micro-batch alone. If the gradient of one micro-batch is not
+      A transformation whose ``update`` needs ``params`` and ``input_stats``. ``tx`` gets other
+      extra arguments from the last micro-batch alone. If the gradient of one micro-batch is not
       finite, neither is the mean, and the transformations of this library skip the step.
 
     Raises:
@@ -82,7 +82,7 @@ def multi_steps(
     check_structure(structure)
     tx, layouts = optax.with_extra_args_support(tx), layouts or {}
 
-    def init(params: Any) -> MultiStepsState:
+    def init(params: optax.Params) -> MultiStepsState:
         room = totals(slots_for(named_leaves(params), structure, layouts))
         dtype = widest_dtype(jax.tree.leaves(params))
         empty = jnp.zeros(room.numbers, dtype), jnp.zeros(room.groups, dtype)
@@ -90,13 +90,13 @@ def multi_steps(
         return MultiStepsState(jnp.zeros([], jnp.int32), zeros, *empty, tx.init(params))
 
     def update(
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
-        params: Any = None,
+        params: optax.Params | None = None,
         *,
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, MultiStepsState]:
+    ) -> tuple[optax.Updates, MultiStepsState]:
         named = named_leaves(updates)
         matched = match_statistics(named, input_stats, structure)
         slots = slots_for(named, structure, layouts)
@@ -104,7 +104,7 @@ def multi_steps(
         mean = jax.tree.map(_running_mean(state.mini_step), state.accumulated, updates)
         sums, counts = state.sums + batch.sums, state.counts + batch.count
 
-        def step() -> tuple[Any, MultiStepsState]:
+        def step() -> tuple[optax.Updates, MultiStepsState]:
             pooled = {
                 path: moments and _pooled(moments, slots[path], sums, counts)
                 for path, moments in matched.items()
@@ -116,7 +116,7 @@ def multi_steps(
             empty = jax.tree.map(jnp.zeros_like, filled)
             return stepped, empty._replace(inner_state=inner)
 
-        def wait() -> tuple[Any, MultiStepsState]:
+        def wait() -> tuple[optax.Updates, MultiStepsState]:
             waiting = state.mini_step + jnp.ones_like(state.mini_step)
             return zeros_of(step)[0], MultiStepsState(
                 waiting, mean, sums, counts, state.inner_state

@@ -1,4 +1,4 @@
-"""Tracking: brings the history up to date and says what is known of every layer."""
+"""Normalizer: updates each layer's history and derives the factors of a step from it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -25,20 +25,22 @@ from insgd_optax.trees import all_finite, named_leaves, where_all, widest_dtype,
 
 
 class ScaleByInputState(NamedTuple):
-    """State of `scale_by_input`. Packed vectors, so that no wrapper takes them for parameters.
+    """State of `scale_by_input`.
+
+    The history is packed into vectors, so no wrapper mistakes it for parameters.
 
     Attributes:
-      count: updates so far; shape (), int32.
-      skipped: updates that were skipped because something was not finite; shape (), int32.
-      power: the history of every leaf, one after the other in the order of their paths, before
-        bias correction; shape (numbers,), float32, or float64 if a parameter is.
-      power_weight: the weight that every group's history has gathered, to correct its bias; shape
+      count: number of updates; shape (), int32.
+      skipped: number of updates skipped because a value was not finite; shape (), int32.
+      power: history of every leaf in path order, before bias correction; shape (numbers,), float32,
+        or float64 if a parameter is.
+      power_weight: accumulated weight of each group's history, for bias correction; shape
         (groups,), same dtype.
-      factor: the factors that a structure keeps between refreshes, one leaf after the other;
-        one row for each exponent, shape (exponents, factors), same dtype. A single zero for
-        structures that keep none: checkpoints refuse arrays without elements.
-      fingerprints: of what the state keeps, and of the leaves that it was made for, in the order
-        of their paths; shape (1 + leaves,), int32.
+      factor: factors cached between refreshes, one row per exponent; shape (exponents, factors),
+        same dtype. One zero per exponent if none is cached, because checkpoints refuse empty
+        arrays.
+      fingerprints: hashes of the structure and of every leaf in path order; shape (1 + leaves,),
+        int32.
     """
 
     count: Int[Array, ""]
@@ -50,16 +52,16 @@ class ScaleByInputState(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What an update knows before it normalizes a gradient.
+    """The result of `History.observe`.
 
     Attributes:
-      moments: those of every layer, by the path of its weight.
-      derived: what was derived from the history, as stacks for each of ``exponents``; zeros
-        unless everything is finite.
-      lone: the leaves that belong to no layer, stacked.
-      finite: whether everything is.
+      moments: statistics of every layer, by the path of its weight.
+      derived: stacks derived from the history, for each of ``exponents``; zeros unless everything
+        is finite.
+      lone: stacks of the leaves that belong to no layer.
+      finite: whether everything is finite.
       state: the new state.
-      slots: where each leaf's part of the packed state is, by path.
+      slots: slices of each leaf in the packed state, by path.
     """
 
     moments: dict[str, InputMoments]
@@ -70,7 +72,7 @@ class Observed(NamedTuple):
     slots: dict[str, Slot]
 
     def by_path(self) -> list[dict[str, Any]]:
-        """What was derived, for each exponent by path."""
+        """Splits ``derived`` by path, for each exponent."""
         groups = {path: layer.layout.groups for path, layer in self.moments.items()}
         return [opened(stacks, groups) for stacks in self.derived]
 
@@ -83,13 +85,12 @@ class History:
     """The history of every layer's input.
 
     Attributes:
-      structure: what is kept of it.
-      decay_at: how much of it stays at an update, from the weight that it has gathered so far.
-      layouts: the parameters' layouts, where their shapes do not suggest them.
-      derive: from the history to what gradients need, and the factors to keep.
-      exponents: the powers of the second moment that factors are kept for.
-      checks_gradient: whether a gradient that is not finite is looked for. Without, the caller
-        looks for it.
+      structure: how much of the second moment is kept.
+      decay_at: maps the accumulated weight of the history to the decay of this update.
+      layouts: the parameters' layouts, if their shapes do not suggest them.
+      derive: maps the history to the stacks for a step and the factors to cache.
+      exponents: powers of the second moment whose factors are cached.
+      checks_gradient: whether to check that the gradients are finite. If not, the caller does.
     """
 
     structure: Structure
@@ -99,8 +100,8 @@ class History:
     exponents: tuple[Number, ...] = (-1,)
     checks_gradient: bool = True
 
-    def init(self, params: Any) -> ScaleByInputState:
-        """An empty history, with room for these parameters."""
+    def init(self, params: optax.Params) -> ScaleByInputState:
+        """Creates an empty history with space for these parameters."""
         named = named_leaves(params)
         room = totals(slots_for(named, self.structure, self.layouts))
         dtype = widest_dtype(jax.tree.leaves(params))
@@ -113,11 +114,11 @@ class History:
 
     def observe(
         self,
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
         input_stats: Mapping[str, InputMoments | None] | None,
     ) -> Observed:
-        """The history with one more batch, and what is derived from it.
+        """Adds a batch to the history and derives the stacks for a step.
 
         Raises:
           ValueError: if the statistics are missing or do not fit the updates.
@@ -153,8 +154,8 @@ class History:
         count = jnp.asarray(optax.safe_increment(state.count))
         gradient = [leaf for _, leaf in named] if self.checks_gradient else []
         finite = all_finite([*gradient, batch.sums], state.power.dtype)
-        # What comes out of a branch is in memory. XLA would otherwise do all of this again inside
-        # the kernel of every leaf, and could not share the kernels of leaves of one shape.
+        # The results of a branch are stored in memory. Otherwise XLA would repeat all of this in
+        # the kernel of every leaf, and leaves of one shape could not share a kernel.
         after, (derived, lone) = either(finite, moved, kept)
         return Observed(moments, derived, lone, finite, after, slots)
 
@@ -162,7 +163,7 @@ class History:
 def kept_unless(
     finite: Bool[Array, ""], after: ScaleByInputState, before: ScaleByInputState
 ) -> ScaleByInputState:
-    """The state after an update, or the one before it with one more skipped update."""
+    """The new state if everything is finite, else the old one with one more skipped update."""
     skipped = jnp.asarray(optax.safe_increment(before.skipped))
     bad = before._replace(count=after.count, skipped=skipped)
     return where_all(finite, after, bad)
@@ -174,7 +175,7 @@ def _lasting(
     slots: Mapping[str, Slot],
     dtype: Any,
 ) -> Number | Array:
-    """The decay of every group's history: that of features, or of what is to last longer."""
+    """The decay of each group's history, ``decay ** (1 / memory)``."""
     memory = {path: layer.kept.memory for path, layer in moments.items()}
     if set(memory.values()) <= {1}:
         return decay
@@ -189,7 +190,7 @@ def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
     sizes = state.power.size, state.power_weight.size, state.factor.shape[-1]
     if (numbers, groups, factors) != sizes:
         raise ValueError(
-            f"The state holds {state.power.size} numbers, but the history of these updates takes "
-            f"{numbers}: {sorted(slots)}. Call init() on parameters with the same leaves as the "
-            "updates (a leaf may not be None in one of them), with the same structure and layouts."
+            f"The state holds {state.power.size} entries, but the history of these updates needs "
+            f"{numbers}: {sorted(slots)}. Call init() with the same structure and layouts, on "
+            "parameters with the same leaves as the updates (None in both or in neither)."
         )

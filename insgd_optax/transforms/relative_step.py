@@ -1,4 +1,4 @@
-"""relative_step: steps that are measured by what they change of a layer's output."""
+"""relative_step: steps measured by the relative change of a layer's output."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,24 +19,24 @@ from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, widest_
 def relative_step(
     power: Number = 1.0, least: Number = 0.1
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gives every layer's step the size of what the layer computes.
+    r"""Scales every layer's step to the size of the layer's output.
 
     .. math::
       u \leftarrow \left(\frac{\max(\lVert W \rVert_P,\ \ell \sqrt m)}
                               {\lVert u \rVert_P}\right)^{\rho} u, \qquad
       \lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2
 
-    ``P`` is the mean power of each of the layer's input features in this batch, so that
-    :math:`\lVert W \rVert_P` is the size of the layer's output (of uncorrelated features), and
-    a learning rate of 0.01 behind this changes every layer's output by one percent, and by a few
-    where inputs have a large mean (pixels, what is behind a ReLU). That is the same for inputs and
-    for weights of any size, where dividing by the input's power alone is not: weights as they are
-    initialized do not know the input's size.
+    ``P`` is the mean power of each of the layer's input features in this batch. So
+    :math:`\lVert W \rVert_P` is the size of the layer's output for uncorrelated features. With a
+    learning rate of 0.01 after this transformation, a step changes every layer's output by one
+    percent. If inputs have a large mean (pixels, activations behind a ReLU), it is a few percent.
+    This holds for inputs and weights of any size. Dividing by the input's power alone does not
+    achieve this, because initial weights do not depend on the size of the input.
 
-    Every matrix of a stack of layers is measured by itself, and together with its bias: a bias is a
+    Each matrix of a stack of layers is measured separately, together with its bias. A bias is a
     weight on an input that is always 1 (see `Bias`). Other leaves, such as the gains of norms, keep
-    their update. Steps of less than about 1e-18, or more than 1e18, leave float32, and are zero.
-    Use it behind momentum and in front of weight decay and of the learning rate.
+    their update. Steps below about 1e-18 or above 1e18 leave the range of float32 and become zero.
+    Put this after momentum and before weight decay and the learning rate.
 
     >>> import insgd_optax
     >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
@@ -48,11 +48,10 @@ def relative_step(
     [3.5355, 3.5355]
 
     Args:
-      power: :math:`\rho`, from 0, which changes nothing, to 1, which gives every step the size of
-        its layer's output.
-      least: :math:`\ell`; a layer of ``m`` outputs whose mean square is less than
-        :math:`\ell^2` is treated as if it were that. Weights that start at zero can leave it, and
-        a network on tiny inputs does not have to grow by a percent at a time.
+      power: :math:`\rho`. 0 changes nothing, and 1 gives every step the size of its layer's output.
+      least: :math:`\ell`. If the ``m`` outputs of a layer have a mean square below :math:`\ell^2`,
+        this value replaces it. So weights can leave zero, and a network on tiny inputs does not
+        have to grow by a percent at a time.
 
     Returns:
       A transformation whose ``update`` needs ``params`` and ``input_stats``. It has no state.
@@ -70,21 +69,21 @@ def relative_step(
     check_between("least", least, 0)
 
     def update_fn(
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
-        params: Any = None,
+        params: optax.Params | None = None,
         *,
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, optax.EmptyState]:
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         del extra_args
-        if is_off(power):  # to the last bit
+        if is_off(power):  # bitwise unchanged
             return updates, state
         matched = match_statistics(named_leaves(updates), input_stats, None)
         if params is None:
             raise ValueError(
-                "relative_step was called without params, which its steps are relative to: "
-                "optimizer.update(grads, state, params, input_stats=input_stats)."
+                "relative_step was called without params. Its steps are relative to them, so pass "
+                "them: optimizer.update(grads, state, params, input_stats=input_stats)."
             )
         moments = {path: found for path, found in matched.items() if found is not None}
         biases = _biases(named_leaves(updates), moments)
@@ -105,7 +104,7 @@ def relative_step(
 def _biases(
     leaves: Sequence[tuple[str, Array]], moments: Mapping[str, InputMoments]
 ) -> dict[str, Bias]:
-    """The bias of each layer, where it is among the updates: one more row of the layer's matrix."""
+    """The bias of each layer that is among the updates: one more row of the layer's matrix."""
     present = {path for path, _ in leaves}
     biases = {path: layer.bias for path, layer in moments.items()}
     return {path: bias for path, bias in biases.items() if bias and bias.path in present}
@@ -117,10 +116,10 @@ def _ratio(
     steps: Sequence[Inexact[Array, "groups _ outputs"]],
     least: Number,
 ) -> Float[Array, "groups 1 1"]:
-    """The size of what each matrix computes over the size of what its step would.
+    """The size of each matrix's output over the size of its step's output.
 
-    Zero where nothing was seen, or nothing finite. All is relative to the mean power, so that
-    neither tiny nor huge inputs leave float32; steps of such sizes do.
+    Zero if nothing was seen or a value is not finite. Sizes are relative to the mean power, so tiny
+    and huge inputs stay within float32. Tiny and huge steps do not.
     """
     layout, dtype = moments.layout, jnp.real(steps[0]).dtype
     power = moments.kept.feature_power(moments.mean()).astype(dtype)
@@ -130,7 +129,7 @@ def _ratio(
     def size(matrices: Sequence[Array]) -> Array:
         parts = [
             jnp.sum(share * jnp.abs(matrix) ** 2, axis=(1, 2), keepdims=True)
-            for share, matrix in zip(shares, matrices, strict=False)  # there may be no bias
+            for share, matrix in zip(shares, matrices, strict=False)  # a layer may have no bias
         ]
         return jnp.sum(jnp.stack(parts), axis=0)
 

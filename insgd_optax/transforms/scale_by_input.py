@@ -1,4 +1,4 @@
-"""scale_by_input: keeps the history of the inputs' power and divides the gradient by it."""
+"""scale_by_input: divides gradients by the running power of their inputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,9 +33,9 @@ def scale_by_input(
       P_k = \beta P_{k-1} + (1 - \beta) P, \qquad
       \hat P_k = P_k / (1 - \beta^k)
 
-    where :math:`P` is what ``structure`` keeps of the second moment of this batch's input. A
-    layer that saw no rows keeps its history. If a gradient or a statistic is not finite, the
-    whole step is zero, the history stays what it was, and ``state.skipped`` counts it.
+    Here :math:`P` is the second moment of this batch's input, as kept by ``structure``. A layer
+    that saw no rows keeps its history. If a gradient or a statistic is not finite, the whole step
+    is zero, the history does not change, and ``state.skipped`` counts the step.
 
     >>> import insgd_optax
     >>> import jax.numpy as jnp
@@ -55,10 +55,9 @@ def scale_by_input(
       eps: relative shrinkage of a feature's power to the layer's mean power (see `Diagonal`).
       guard: divide by the larger of the history and this batch's power. A running power alone
         loses the stability bound of normalized LMS when inputs are heavy-tailed.
-      exponent: from -1, which divides by the power, to 0, which changes nothing; -1/2 divides by
-        its root.
-      layouts: the parameters' layouts, ``explain(...).layouts``. Only needed for a leaf whose
-        layout its shape does not suggest (an error says so), or to save the last bytes.
+      exponent: from -1 to 0. -1 divides by the power, -1/2 by its root, and 0 changes nothing.
+      layouts: the parameters' layouts, ``explain(...).layouts``. Needed only if a leaf's shape does
+        not suggest its layout (an error says so), or to save memory.
 
     Returns:
       A transformation whose ``update`` needs ``input_stats``, from `value_and_grad`.
@@ -77,7 +76,7 @@ def scale_by_input(
     check_between("eps", eps, 0)
 
     def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
-        if is_off(exponent):  # to the last bit
+        if is_off(exponent):  # bitwise unchanged
             return [[]], packed.factors
         return factors_of(seen, packed, [exponent], eps, guard)
 
@@ -91,26 +90,26 @@ def normalize_by_history(
     apply: Callable[[InputMoments, Any, Array], Array],
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """What `scale_by_input` and the presets have in common: one normalized step from the history.
+    """Builds a transformation that normalizes with the input history.
 
     Args:
-      structure: what is kept of each layer's input.
-      decay_at: how much of the history stays, from the weight that it has gathered so far.
-      derive: from the history to what the gradients need, by path.
-      apply: from a layer's moments, what was derived for it, and its gradient, to its update.
-        A layer that nothing was derived for keeps its gradient.
+      structure: how much of the second moment is kept.
+      decay_at: maps the accumulated weight of the history to the decay of this update.
+      derive: maps the history to the factors of all layers.
+      apply: maps a layer's moments, its factor and its gradient to its update. A layer without a
+        factor keeps its gradient.
       layouts: the parameters' layouts, if their shapes do not suggest them.
     """
     history = History(structure, decay_at, layouts or {}, derive)
 
     def update_fn(
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
-        params: Any = None,
+        params: optax.Params | None = None,
         *,
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, ScaleByInputState]:
+    ) -> tuple[optax.Updates, ScaleByInputState]:
         del params, extra_args
         observed = history.observe(updates, state, input_stats)
         moments, finite, after = observed.moments, observed.finite, observed.state
@@ -126,13 +125,13 @@ def normalize_by_history(
 
 
 def multiplied(moments: InputMoments, factor: Array, gradient: Array) -> Array:
-    """The gradient times a factor that broadcasts against it."""
+    """Multiplies a gradient by a factor that broadcasts against it."""
     del moments
     return gradient * factor
 
 
 def for_each(factor_of: Callable[[Seen], Array]) -> Derive:
-    """A rule for one layer, from what is known of it to its factor, for all layers."""
+    """Lifts a rule for the factor of one layer to all layers."""
 
     def derive(seen: Mapping[str, Seen], packed: Packed) -> Derived:
         alone = [stacked(factor_of(layer), {path: layer.groups}) for path, layer in seen.items()]
@@ -143,15 +142,15 @@ def for_each(factor_of: Callable[[Seen], Array]) -> Derive:
 
 def check_decay(decay: Number) -> None:
     """Raises a ValueError for a decay outside [0, 1)."""
-    # Traced values (optax.inject_hyperparams) cannot be looked at here.
+    # Traced values (optax.inject_hyperparams) cannot be compared here.
     if isinstance(decay, int | float) and not 0 <= decay < 1:
-        raise ValueError(f"decay must be in [0, 1), not {decay}; 0 uses the current batch alone.")
+        raise ValueError(f"decay must be in [0, 1), not {decay}. 0 uses the current batch alone.")
 
 
 def zero_unless_finite() -> optax.GradientTransformation:
-    """Zero for all leaves if one is not finite, so that no buffer after it is ever poisoned."""
+    """Zeroes all leaves if one is not finite, so that later buffers stay finite."""
 
-    def update(updates: Any, params: Any) -> Any:
+    def update(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         del params
         leaves = jax.tree.leaves(updates)
         return zero_unless(all_finite(leaves, widest_dtype(leaves)), updates)

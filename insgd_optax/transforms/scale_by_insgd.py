@@ -1,4 +1,4 @@
-"""scale_by_insgd: a direction from the inputs, and a length from the history of gradients."""
+"""scale_by_insgd: a direction from the inputs and a length from the gradient history."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ class ScaleByInsgdState(NamedTuple):
     """State of `scale_by_insgd`.
 
     Attributes:
-      inputs: the history of the layers' inputs, as of `scale_by_input`.
-      gradients: the history of the layers' gradients, three numbers for each of their groups.
-      momentum: the decayed sum of normalized gradients, shaped like the parameters; empty for a
-        momentum of 0.
-      largest_rate: the largest learning rate so far, which a schedule falls from.
+      inputs: the history of the layers' inputs, as in `scale_by_input`.
+      gradients: the history of the layers' gradients, three values per group.
+      momentum: decayed sum of normalized gradients, shaped like the parameters; empty if momentum
+        is 0.
+      largest_rate: the largest learning rate so far; shape ().
     """
 
     inputs: ScaleByInputState
@@ -52,33 +52,34 @@ def scale_by_insgd(
     learning_rate: optax.ScalarOrSchedule = 0.0,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Steps along normalized gradients, with the length that the gradients' history gives them.
+    r"""Steps along normalized gradients, with a length from the gradient history.
 
     .. math::
       u_k = A_k^{-1} G_k, \qquad m_k = \gamma m_{k-1} + u_k, \qquad
       s_k = \langle u_k, G_k \rangle, \qquad
-      v_k = \Bigl( \max_{j \le k} \hat s_j \Bigr)^{r_k} \hat s_k^{\,1 - r_k}, \quad
+      v_k = \max \Bigl( \hat s_k, \; r_k^2 \max_{j \le k} \hat s_j \Bigr), \quad
       r_k = \frac{\eta_k}{\max_{j \le k} \eta_j}
 
       \text{update} = \left( \frac{(1 - \gamma) L}{\sqrt{v_k}} \right)^{\rho} m_k
       + \frac{\rho \, \eta_k}{2} \frac{q_k}{v_k} W, \qquad
       L = \max(\lVert W \rVert_P, \ell \sqrt{n})
 
-    The direction is that of `scale_by_input`: ``A`` is the history of the second moment of the
-    layer's input. The length is a share of what the layer computes,
-    :math:`\lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2` with the history of each feature's power
-    ``P``, as long as gradients are as large as they ever were and agree with one another. At a
-    constant rate ``v`` is the largest running mean of the squared normalized gradient :math:`s`, in
-    the metric of the layer's input. So a step fades with its gradient, and a fitted network needs
-    no schedule. A schedule makes steps short by itself: as it falls, ``v`` moves to the running
-    mean as it is now, against which steps do not fade.
+    The direction is that of `scale_by_input`, where ``A`` is the history of the second moment of
+    the layer's input. The length is a share of the size of the layer's output,
+    :math:`\lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2`, where ``P`` is the history of each
+    feature's power. Steps have this length while gradients agree and are as large as ever.
 
-    On pure noise, steps proportional to the weights make them grow without end. The last term is a
-    weight decay that takes just that away, with ``q`` the running mean of
-    :math:`\lVert u \rVert_P^2`. Weights that start small or at zero can grow: the length ``L`` is
-    at least that of ``n`` outputs of size :math:`\ell`.
+    At a constant rate, ``v`` is the largest running mean of the squared normalized gradient
+    :math:`s`, in the metric of the layer's input. So a step fades with its gradient, and a fitted
+    network needs no schedule. A schedule shortens steps by itself. As it falls, ``v`` moves to the
+    current running mean, and steps no longer fade with their gradients.
 
-    Each matrix of a stack of layers is measured by itself, and together with its bias, which is a
+    On pure noise, steps proportional to the weights would make them grow without end. The last term
+    is a weight decay that cancels exactly this growth, where ``q`` is the running mean of
+    :math:`\lVert u \rVert_P^2`. Weights that start small or at zero can grow, because the length
+    ``L`` is at least that of ``n`` outputs of size :math:`\ell`.
+
+    Each matrix of a stack of layers is measured separately, together with its bias. A bias is a
     weight on an input that is always 1. A leaf that belongs to no layer (a gain, a position
     embedding) is a unit by itself, with ``A`` and ``P`` of 1.
 
@@ -98,15 +99,15 @@ def scale_by_insgd(
       decay, eps, guard, layouts: as in `scale_by_input`.
       momentum: :math:`\gamma` in [0, 1).
       nesterov: whether to use Nesterov momentum.
-      gradient_decay: how much of the running mean of :math:`s` stays at each step.
+      gradient_decay: decay of the running mean of :math:`s`.
       relative: :math:`\rho`, from 0, which gives SGD's length, to 1.
-      least: :math:`\ell`, the size of outputs (root mean square) that a step is a share of where
-        the layer's own are smaller.
-      least_of_tables: the same for lookups. Rows of a table are inputs of other layers, whose usual
-        size is 1, and often start much smaller.
-      learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps, for ``v`` and
-        for the decay that balances growth; 0 for a constant rate and no decay. It does not multiply
-        the steps here.
+      least: :math:`\ell`, a lower bound on the output size (root mean square) that steps are a
+        share of.
+      least_of_tables: the same for lookups. Table rows are inputs of other layers, whose usual size
+        is 1, and they often start much smaller.
+      learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps. It is not
+        applied here, but sets ``v`` and the decay that balances growth. 0 means a constant rate
+        and no decay.
 
     Returns:
       A transformation whose ``update`` needs ``params`` and ``input_stats``. A batch that is not
@@ -116,10 +117,10 @@ def scale_by_insgd(
       ValueError: at ``update``, if ``params`` or ``input_stats`` is missing or does not fit.
 
     References:
-      Ginsburg et al., "NovoGrad" (2019), for a length by the layer's gradient history. Reddi, Kale,
-      Kumar, "AMSGrad" (ICLR 2018), for its largest value. You, Gitman, Ginsburg, "LARS" (2017),
-      for the ratio to the weights. Kosson et al., "Rotational equilibrium" (ICML 2024), for the
-      balance of growth and decay.
+      Ginsburg et al., "NovoGrad" (2019): a length by the layer's gradient history. Reddi, Kale and
+      Kumar, "AMSGrad" (ICLR 2018): its largest value. You, Gitman and Ginsburg, "LARS" (2017): the
+      ratio to the weights. Kosson et al., "Rotational equilibrium" (ICML 2024): the balance of
+      growth and decay.
     """
     check_structure(structure)
     check_decay(decay)
@@ -165,7 +166,7 @@ def scale_by_insgd(
         split = (split_leaves(tree, layouts, dtype) for tree in (updates, params, old_momentum))
         gradients, weights, buffer = ([each.stacked(tree) for each in units] for tree in split)
 
-        # One pass over all gradients and weights, then arithmetic with a few numbers a unit.
+        # One pass over all gradients and weights, then arithmetic on a few values per unit.
         directions = [each.directions(parts) for each, parts in zip(units, gradients, strict=True)]
         like = state.inputs.power_weight
         sizes = sizes_of(units, directions, gradients, weights, least, least_of_tables, like)
@@ -204,10 +205,10 @@ def scale_by_insgd(
 def _with_momentum(
     old: Parts, directions: Parts, finite: Bool[Array, ""], momentum: Number, nesterov: bool
 ) -> tuple[Parts, Parts]:
-    """The new momentum, and what is stepped along."""
+    """The new momentum and the direction of the step."""
     pairs = list(zip(old, directions, strict=True))
     new = [jnp.where(finite, momentum * m + u, m) for m, u in pairs]
     if not nesterov:
         return new, new
-    # u + momentum * new, without u: it would be computed twice.
+    # Equals u + momentum * new. With u in it, XLA would compute u twice.
     return new, [(1 + momentum) * n - momentum * m for n, m in zip(new, old, strict=True)]

@@ -1,4 +1,4 @@
-"""Stacks: layers that are alike as one array along their groups."""
+"""Stacks: layers that are alike, as one array along their groups."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ LARGE_LEAF = 1 << 18  # elements
 
 
 class Stack(NamedTuple):
-    """What was computed for several layers at once, and where each layer's part begins.
+    """A result for several layers, and the position of each layer in it.
 
-    The places are arrays. Once they come out of a branch of `jax.lax.cond` XLA does not know them
-    any more, and compiles one kernel for all leaves of a shape. A slice at a place that it knows
-    would make every layer's kernel another one.
+    The positions are arrays on purpose. As results of a `jax.lax.cond` branch they are unknown to
+    XLA, which then compiles one kernel for all leaves of a shape. With constant positions, every
+    layer would need another kernel.
 
     Attributes:
-      whole: arrays whose first axis is that of all the groups.
-      places: each layer's first group, by the path of its weight.
+      whole: arrays whose first axis holds the groups of all layers.
+      places: the first group of each layer, by the path of its weight.
     """
 
     whole: Any
@@ -30,9 +30,9 @@ class Stack(NamedTuple):
 
 
 def kind_of(path: str, moments: InputMoments | None, leaves: Mapping[str, Array]) -> Hashable:
-    """The key of the leaves that are stacked together: layout, type and sharding, also of biases.
+    """The key of leaves that can be stacked: layout, type and sharding, also of their biases.
 
-    A large leaf is never stacked: that would cost a copy, and its own work is enough for a kernel.
+    Large leaves are never stacked. That would cost a copy, and each has enough work for a kernel.
     """
     leaf = leaves[path]
     if leaf.size > LARGE_LEAF:
@@ -45,13 +45,13 @@ def kind_of(path: str, moments: InputMoments | None, leaves: Mapping[str, Array]
 
 
 def stacked(whole: Any, groups: Mapping[str, int]) -> Stack:
-    """The arrays of layers with so many groups each."""
+    """Builds a stack of layers from their numbers of groups."""
     starts = np.cumsum([0, *groups.values()])
     return Stack(whole, {path: jnp.uint32(at) for path, at in zip(groups, starts, strict=False)})
 
 
 def lone_stacks(leaves: Mapping[str, Array], layers: Mapping[str, InputMoments]) -> list[Stack]:
-    """The leaves that belong to no layer, those of one kind as one stack."""
+    """Stacks the leaves that belong to no layer, by kind."""
     biases = {layer.bias.path for layer in layers.values() if layer.bias}
     kinds: dict[object, list[str]] = {}
     for path in sorted(leaves.keys() - layers.keys() - biases):
@@ -60,7 +60,7 @@ def lone_stacks(leaves: Mapping[str, Array], layers: Mapping[str, InputMoments])
 
 
 def opened(stacks: Sequence[Stack], groups: Mapping[str, int]) -> dict[str, Any]:
-    """Every layer's part, by path."""
+    """Splits stacks into each layer's part, by path."""
     parts = {}
     for whole, places in stacks:
         for path, place in places.items():

@@ -1,10 +1,10 @@
-"""Units: what steps together, and those that are alike as one stack.
+"""Units: leaves that step together, stacked by kind.
 
-A network has many layers and leaves of few kinds. Each kind is gathered into one array along the
-groups, so that what a step needs of them is traced, compiled and launched once:
+A network has many layers and leaves but few kinds of them. Each kind is gathered into one array
+along the groups, so its step is traced, compiled and launched once:
 
     block_0/kernel (64, 64) ─┐
-    block_1/kernel (64, 64) ─┼─ (3, 64, 64)  →  u = A⁻¹ G,  s = ⟨u, G⟩,  U²: one number a group
+    block_1/kernel (64, 64) ─┼─ (3, 64, 64)  →  u = A⁻¹ G,  s = ⟨u, G⟩,  U²: one value per group
     block_2/kernel (64, 64) ─┘
     block_0..2/bias (64,)   ───  (3, 1, 64)
 """
@@ -30,15 +30,15 @@ Parts = Sequence[Inexact[Array, "_ _ _"]]  # of weights, and of their biases
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """Units that are alike, stacked along their groups.
+    """Units of one kind, stacked along their groups.
 
     Attributes:
-      parts: the paths of the weights, and of their biases where they have one.
-      layouts: of every leaf in them.
-      at: where their groups are in the packed vectors, static.
-      places: the first group of each unit in the stack, as `Stack` keeps it.
+      parts: the paths of the weights, then those of their biases if they have any.
+      layouts: the layout of every leaf in ``parts``.
+      at: the positions of their groups in the packed vectors, static.
+      places: the first group of each unit in the stack, as in `Stack`.
       seen: whether each group saw rows in this batch.
-      structure, factor: of the layers; None for leaves without a layer.
+      structure, factor: those of the layers; None for leaves without a layer.
     """
 
     parts: Sequence[Sequence[str]]
@@ -50,7 +50,7 @@ class Units:
     factor: Factor | None
 
     def directions(self, gradients: Parts) -> Parts:
-        """The normalized gradients. A bias has an input of 1, whose power is 1."""
+        """The normalized gradients. The input of a bias is 1, so its gradient stays."""
         first, *rest = gradients
         if self.factor is not None and self.structure is not None:
             applied = self.structure.apply(self.factor.factor, first)
@@ -58,20 +58,20 @@ class Units:
         return [first, *rest]
 
     def power(self, directions: Parts, gradients: Parts) -> Float[Array, " groups"]:
-        """The product of each group's normalized gradient with its gradient."""
+        """The inner product of each group's normalized gradient with its gradient."""
         pairs = zip(directions, gradients, strict=True)
         return _added(jnp.real(u * jnp.conj(gradient)) for u, gradient in pairs)
 
     def size(self, parts: Parts) -> Float[Array, " groups"]:
-        """The square of the size of matrices in the metric of the inputs.
+        """The squared size of matrices in the metric of the inputs.
 
-        Of weights it is the square of what each group computes of uncorrelated features.
+        For weights, this is the squared size of each group's output if features are uncorrelated.
         """
         first, *rest = (jnp.square(jnp.abs(part)) for part in parts)
         return _added([first if self.factor is None else self.factor.power * first, *rest])
 
     def stacked(self, matrices: Matrices) -> Parts:
-        """The matrices of all leaves, each part along its groups."""
+        """Concatenates the matrices of all leaves along their groups, part by part."""
         found = [[matrices[path] for path in paths] for paths in self.parts]
         return [each[0] if len(each) == 1 else jnp.concatenate(each) for each in found]
 
@@ -85,14 +85,14 @@ class Units:
         return opened(stacks, {path: layout.groups for path, layout in self.layouts.items()})
 
     def shortest(self, least: float, least_of_tables: float) -> float:
-        """The least squared length of each group's step: that of outputs of some size."""
+        """The lower bound on the squared length of each group's step."""
         layout = self.layouts[self.parts[0][0]]
         outputs = math.prod(layout.shape) / max(1, layout.groups * layout.inputs)
         return outputs * (least_of_tables if layout.one_hot else least) ** 2
 
 
 def units_of(observed: Observed, leaves: Mapping[str, Array]) -> list[Units]:
-    """What steps together: each layer with its bias, and each leaf without a layer."""
+    """Collects the units: each layer with its bias, and each leaf without a layer."""
     [stacks] = observed.derived
     return [_units(stack, observed, leaves) for stack in (*stacks, *observed.lone)]
 
@@ -125,7 +125,7 @@ def sizes_of(
     least_of_tables: float,
     like: Float[Array, " groups"],
 ) -> Sizes:
-    """What a step needs to know of all units, in vectors like the one that is given."""
+    """Computes the `Sizes` of all units, in vectors shaped like ``like``."""
 
     def packed(values: Iterable[Array]) -> Array:
         return jnp.concatenate([*values, jnp.zeros(1, like.dtype)])[order]

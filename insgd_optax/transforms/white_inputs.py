@@ -1,4 +1,4 @@
-"""on_white_inputs: any optimizer, run in coordinates where every layer's inputs are white."""
+"""on_white_inputs: runs any optimizer in coordinates where a layer's inputs are white."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,12 +19,12 @@ class OnWhiteInputsState(NamedTuple):
     """State of `on_white_inputs`.
 
     Attributes:
-      history: as of `scale_by_input`; its factors have two rows, of the powers -1/2 and 1/2.
-      inner: the inner optimizer's.
+      history: as in `scale_by_input`. Its factors have two rows, for the powers -1/2 and 1/2.
+      inner: state of the inner optimizer.
     """
 
     history: ScaleByInputState
-    inner: Any
+    inner: optax.OptState
 
 
 def on_white_inputs(
@@ -42,13 +42,13 @@ def on_white_inputs(
       u = A^{-1/2} \, \mathrm{inner}(A^{-1/2} G)
 
     A layer :math:`z = x W` is also :math:`z = (x A^{-1/2}) V`, and the second moment of
-    :math:`x A^{-1/2}` is the identity. With ``optax.sgd`` inside this is `scale_by_input`, where
-    the history stands still. (The roots of `MeanVariances` and `LowRank` are exact only where the
-    diagonal is the same for all features.) Any other optimizer (Adam, Muon) sees gradients whose
-    correlations across inputs are divided out.
+    :math:`x A^{-1/2}` is the identity. If the history is constant, ``optax.sgd`` inside gives
+    `scale_by_input`. (The roots of `MeanVariances` and `LowRank` are exact only if the diagonal is
+    the same for all features.) Any other optimizer (Adam, Muon) sees gradients without the
+    correlations across inputs.
 
-    The inner optimizer is given :math:`V` as its parameters, so that its decoupled weight decay
-    :math:`\lambda V` comes out as :math:`A^{-1/2} \lambda V = \lambda W`.
+    The inner optimizer gets :math:`V` as its parameters. Its decoupled weight decay
+    :math:`\lambda V` then becomes :math:`A^{-1/2} \lambda V = \lambda W`.
 
     >>> import insgd_optax
     >>> import jax.numpy as jnp
@@ -64,13 +64,13 @@ def on_white_inputs(
     [-0.1, -0.1]
 
     Args:
-      inner: any optax optimizer, with its learning rate or without.
+      inner: any optax optimizer, with or without its learning rate.
       structure: how much of the second moment is kept; the same as in `value_and_grad`.
       decay, eps, guard, layouts: as in `scale_by_input`.
 
     Returns:
       A transformation whose ``update`` needs ``input_stats``, and ``params`` if the inner one does.
-      A batch that is not finite reaches the inner optimizer as a gradient of zero.
+      For a batch that is not finite, the inner optimizer gets a gradient of zero.
 
     Raises:
       ValueError: at ``update``, if ``input_stats`` is missing or does not fit the updates.
@@ -87,17 +87,17 @@ def on_white_inputs(
     )
     inner = optax.with_extra_args_support(inner)
 
-    def init_fn(params: Any) -> OnWhiteInputsState:
+    def init_fn(params: optax.Params) -> OnWhiteInputsState:
         return OnWhiteInputsState(history.init(params), inner.init(params))
 
     def update_fn(
-        updates: Any,
+        updates: optax.Updates,
         state: Any,
-        params: Any = None,
+        params: optax.Params | None = None,
         *,
         input_stats: Mapping[str, InputMoments | None] | None = None,
         **extra_args: Any,
-    ) -> tuple[Any, OnWhiteInputsState]:
+    ) -> tuple[optax.Updates, OnWhiteInputsState]:
         observed = history.observe(updates, state.history, input_stats)
         moments, finite, after = observed.moments, observed.finite, observed.state
         root, inverse_root = observed.by_path()
@@ -111,9 +111,12 @@ def on_white_inputs(
 
 
 def _applied(
-    tree: Any, moments: Mapping[str, InputMoments], factors: Mapping[str, Factor], dtype: Any
-) -> Any:
-    """The tree with every captured leaf multiplied by its layer's factor."""
+    tree: optax.Updates,
+    moments: Mapping[str, InputMoments],
+    factors: Mapping[str, Factor],
+    dtype: Any,
+) -> optax.Updates:
+    """Multiplies every captured leaf of a tree by its layer's factor."""
     layouts = {path: layer.layout for path, layer in moments.items()}
     moved = {
         path: applied(moments[path], factors[path], matrix)

@@ -202,7 +202,7 @@ def test_two_trackers_in_a_chain_have_an_argument_each():
         (jnp.zeros(3), None, TypeError, "integers from 0 to 3"),
         (jnp.zeros(4), None, TypeError, "integers from 0 to 3"),
         (jnp.zeros((3, 4), complex), None, TypeError, "integers from 0 to 3"),
-        (insgd.group_sums(jnp.zeros(3, int), 4), jnp.zeros(3), ValueError, "belong into"),
+        (insgd.group_sums(jnp.zeros(3, int), 4), jnp.zeros(3), ValueError, "must be part of"),
         (jnp.zeros((3, 5)), None, TypeError, r"\(..., 4\)"),
         (jnp.zeros(3, int), jnp.zeros(2), ValueError, "gradient_norms"),
         (jnp.zeros(3, int), {"w": jnp.zeros(3)}, TypeError, r"is a dict.*norms\.values"),
@@ -223,9 +223,9 @@ def test_a_setting_out_of_its_range_is_an_error(settings):
 
 @pytest.mark.usefixtures("without_type_checks")
 def test_half_a_group_and_a_number_as_text_are_errors():
-    with pytest.raises(TypeError, match=r"num_groups must be an integer, and is 2\.5"):
+    with pytest.raises(TypeError, match=r"num_groups must be an integer, not 2\.5"):
         insgd.track_groups(2.5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="exponent must be a number, and is '1'"):
+    with pytest.raises(TypeError, match="exponent must be a number, not '1'"):
         insgd.log_prior(insgd.track_groups(2).init(None), "1")  # type: ignore[arg-type]
 
 

@@ -51,7 +51,7 @@ def test_logits_of_padding_that_are_not_finite_reach_no_gradient():
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("labels", "prior", "words"),
-    [(LABELS[:, None], jnp.zeros(4), "one integer"), (LABELS, jnp.zeros(1), "log_prior is of")],
+    [(LABELS[:, None], jnp.zeros(4), "one integer"), (LABELS, jnp.zeros(1), "log_prior has shape")],
 )
 def test_shapes_that_do_not_fit_are_an_error(labels, prior, words):
     with pytest.raises(ValueError, match=words):

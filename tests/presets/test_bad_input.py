@@ -64,7 +64,7 @@ def test_rows_that_were_divided_already_are_an_error(name):
     tx, capture = PRESETS[name]
     params, ((x, *_), (y, *_)) = mlp("float64", 1)
     _, grads, stats = insgd.value_and_grad(mlp_loss, per_example=True, **capture)(params, x, y)
-    with pytest.raises(ValueError, match=r"'a' of shape \(20, 16\) were divided already"):
+    with pytest.raises(ValueError, match=r"'a' of shape \(20, 16\) are already divided"):
         tx.update(grads, tx.init(params), params, input_stats=stats)
 
 
