@@ -26,6 +26,7 @@ from benchmarks.suite.figure import draw
 from benchmarks.suite.goals import goals
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.protocol import TUNED, USUAL, Row
+from benchmarks.suite.words import in_words
 from benchmarks.suite.workloads import GPU
 
 # Published results on the same data, shown below the workload's table.
@@ -46,13 +47,27 @@ def write_page(found: Mapping[str, Board], folder: Path) -> str:
     by_workload = {name: board for name, board in found.items() if OURS in board and peers(board)}
     if not by_workload:
         return "No workload has been run with ours and a peer yet."
-    sections = [goals(by_workload), _profiles(by_workload)]
+    sections = [_head(folder.name), in_words(by_workload), goals(by_workload)]
+    sections.append(_profiles(by_workload))
     sections += [_section(name, board) for name, board in by_workload.items()]
     page = "\n\n".join(sections) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(page)
     draw(folder / "report.png", by_workload)
     return page
+
+
+def _head(suite: str) -> str:
+    """The commands that make each number, and how to disagree."""
+    data = "" if suite == "quick" else " --data FOLDER"
+    return (
+        f"# Report of the {suite} suite\n\n"
+        f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`. Add "
+        "`--workload WORD --optimizer WORD` for a single row, and `--again` to make it anew. The "
+        "files in `cells` hold every run with its machine and versions. Is a peer set up badly? "
+        "Change its line in `benchmarks/suite/contenders.py`, run it again, and send the files as "
+        "a pull request."
+    )
 
 
 def _profiles(found: Mapping[str, Board]) -> str:
