@@ -1,7 +1,9 @@
-"""The optimizers, their factors and train steps, and one training run."""
+"""The optimizers, their factors and train steps, and the comparison of them."""
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -12,21 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
+from tqdm import tqdm
 
 import insgd_optax as insgd
 from digits_task import (
     NUM_CLASSES,
     NUM_PIXELS,
     Digits,
+    Scores,
     Split,
     balanced_accuracy,
     batch_rows,
     initial_params,
     loss_fn,
+    read_test,
 )
 
 ChainState = dict[str, optax.OptState]
 PROTOTYPES = 32
+FIRST_SEARCH_SEED = 1000  # far from the seeds that are reported
+THREADS = 4  # more would wait for Python's lock
 # The balanced softmax, and weights for inputs whose like came rarely.
 CLASS, HISTORY = "class", "history"
 # For each schedule, the share of the learning rate that is left at the last step.
@@ -73,6 +80,7 @@ class Contender:
     step: Callable[..., tuple[optax.Params, ChainState]]
     default_rate: float  # for those who do not tune
     middle_rate: float  # of those that are tried
+    scheduled: float = 1.0  # times the default rate, for a schedule that falls to zero
     factors: tuple[str, ...] = ()
 
     @property
@@ -109,6 +117,9 @@ class Contender:
             return jnp.ones(len(similar))
         return insgd.example_weights(opt_state["similar"], similar, frequency_exponent=0.5)
 
+    def usual_rate(self, schedule: str) -> float:
+        return self.default_rate * (self.scheduled if schedule == "cosine" else 1)
+
     def rates(self, trials: int) -> list[float]:
         """`trials` learning rates over three decades, evenly spaced in their logarithm."""
         exponents = np.linspace(-1.5, 1.5, trials) if trials > 1 else np.zeros(1)
@@ -124,7 +135,7 @@ INSGD_RATE = inspect.signature(insgd.insgd).parameters["learning_rate"].default
 SGD = Contender("SGD", lambda rate: optax.sgd(rate, momentum=0.9), plain_step, 0.1, 0.1)
 ADAM = Contender("Adam", optax.adam, plain_step, 0.001, 0.01)
 MUON = Contender("Muon", muon, plain_step, 0.02, 0.02)
-INSGD = Contender("INSGD", insgd.insgd, input_normalized_step, INSGD_RATE, INSGD_RATE)
+INSGD = Contender("INSGD", insgd.insgd, input_normalized_step, INSGD_RATE, INSGD_RATE, 2.0)
 
 CONTENDERS = tuple(
     replace(each, factors=factors)
@@ -194,3 +205,66 @@ def train_step(contender, total_steps, rate, share, params, opt_state, batch):
     factors = contender.prior(opt_state), contender.weights(opt_state, similar)
     seen = {"groups": batch.labels, "similar": similar, "features": batch.images}
     return contender.step(optimizer, params, opt_state, batch, *factors, **seen)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One optimizer with one schedule, at its usual rate and at the best of those tried."""
+
+    contender: Contender
+    schedule: str
+    search: dict[float, float]  # validation balanced accuracy of every learning rate tried
+    untuned: Scores
+    tuned: Scores
+
+    @property
+    def rate_is_at_an_edge(self) -> bool:
+        edges = min(self.search), max(self.search)
+        return len(self.search) > 1 and self.tuned.rate in edges
+
+
+def compare(
+    contenders: tuple[Contender, ...], trainer: Trainer, trials: int, search_seeds: int, seeds: int
+) -> list[Result]:
+    """Searches a rate for every contender and schedule, then trains with it on fresh seeds."""
+    tried = [
+        Setting(contender, schedule, contender.rates(trials)[trial])
+        for trial in range(trials)
+        for schedule in SCHEDULES
+        for contender in contenders
+    ]
+    others = range(FIRST_SEARCH_SEED, FIRST_SEARCH_SEED + search_seeds)
+    searched = train(replace(trainer, checks=1), tried, others, "learning rates")
+
+    rows = [(contender, schedule) for schedule in SCHEDULES for contender in contenders]
+    searches: dict[tuple[Contender, str], dict[float, float]] = {row: {} for row in rows}
+    for (contender, schedule, rate), runs in searched.items():
+        searches[contender, schedule][rate] = float(np.mean([run.curve[-1] for run in runs]))
+    untuned = {row: Setting(*row, row[0].usual_rate(row[1])) for row in rows}
+    tuned = {
+        row: Setting(*row, max(scores, key=scores.__getitem__)) for row, scores in searches.items()
+    }
+
+    reported = [*untuned.values(), *tuned.values()]
+    done = train(trainer, reported, range(seeds), "reported runs")
+    scores: dict[Setting, Scores] = {}
+    for setting, runs in done.items():
+        params, curves = [run.params for run in runs], [run.curve for run in runs]
+        scores[setting] = read_test(trainer.digits.test, setting.rate, params, curves)
+    return [Result(*row, searches[row], scores[untuned[row]], scores[tuned[row]]) for row in rows]
+
+
+def train(
+    trainer: Trainer, settings: Sequence[Setting], seeds: range, description: str
+) -> dict[Setting, list[Run]]:
+    """Trains with every setting and seed, in threads: one run does not fill two cores."""
+    settings = list(dict.fromkeys(settings))  # a default that is the best rate is trained once
+    jobs = [(setting, seed) for seed in seeds for setting in settings]
+    runs: dict[Setting, list[Run]] = {setting: [] for setting in settings}
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
+        finished = threads.map(trainer.run, *zip(*jobs, strict=True))
+        # Without a terminal, `disable=None` keeps the bar silent.
+        bar = tqdm(finished, description, total=len(jobs), unit=" runs", disable=None)
+        for (setting, _), run in zip(jobs, bar, strict=True):
+            runs[setting].append(run)
+    return runs

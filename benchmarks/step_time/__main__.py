@@ -1,6 +1,7 @@
 """What a step costs: trace, compile and step time and memory, beside SGD, Adam and Muon.
 
     python -m benchmarks.step_time
+    python -m benchmarks.step_time --large      # on a GPU, in bfloat16
 
 Every optimizer takes its turn in every round, in one process, and what is shown are medians over
 rounds of the ratio to SGD with momentum in the same round: other load on the machine hits all of
@@ -21,7 +22,7 @@ import jax
 from benchmarks.shared.step import Batch, Carry, train_step
 from benchmarks.step_time.contenders import REFRESH_EVERY, Candidate, candidates
 from benchmarks.step_time.report import Costs, print_table, write_report
-from benchmarks.step_time.workloads import Workload, workloads
+from benchmarks.step_time.workloads import Workload, large_workloads, workloads
 
 # Rounds of compilations, at most: they are longer than those of steps, and vary less.
 COMPILATIONS = 5
@@ -125,6 +126,8 @@ def parsed() -> argparse.Namespace:
         "hold equally many refreshes of Full",
     )
     parser.add_argument("--only", default="", help="only workloads with this in their name")
+    parser.add_argument("--large", action="store_true", help="for a GPU: 110 million parameters")
+    parser.add_argument("--reduced", action="store_true", help="with --large: a size for a CPU")
     parser.add_argument("--optimizers", nargs="+", default=[], help="beside SGD and Adam")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="a directory")
     return parser.parse_args()
@@ -134,7 +137,8 @@ def main() -> None:
     options = parsed()
     settings = {"rounds": options.rounds, "steps": options.steps, "warm_up": WARM_UP}
     found: dict[str, dict[str, Costs]] = {}
-    for workload in workloads(options.only):
+    large = large_workloads(options.only, options.reduced)
+    for workload in large if options.large else workloads(options.only):
         found[workload.name] = measure(workload, options.rounds, options.steps, options.optimizers)
         print_table(workload.name, found[workload.name])
         # After every workload, so that what stops a later one leaves the numbers of an hour.

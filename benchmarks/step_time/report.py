@@ -5,6 +5,7 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.shared.machine import machine
 from benchmarks.shared.report import (
     OTHERS,
     STYLES,
+    listed,
     markdown_table,
     plain,
     write_figure,
@@ -99,10 +101,16 @@ def print_table(name: str, costs: Mapping[str, Costs]) -> None:
         print("  ".join(["", label.ljust(first), *aligned]).rstrip(), flush=True)
 
 
+def _as_json(costs: Costs) -> dict[str, Any]:
+    """A loss that is not finite becomes null."""
+    loss = None if costs.loss is None else listed(costs.loss)
+    return dataclasses.asdict(costs) | {"loss": loss}
+
+
 def write_report(out: Path, settings: Mapping[str, int], measured: Measured) -> None:
     """Writes ``step_time.json`` with every raw number, ``step_time.md`` and ``step_time.png``."""
     raw = {
-        workload: {name: dataclasses.asdict(cost) for name, cost in costs.items()}
+        workload: {name: _as_json(cost) for name, cost in costs.items()}
         for workload, costs in measured.items()
     }
     write_json(out / "step_time.json", {**settings, "workloads": raw})
