@@ -1,6 +1,7 @@
 """Every Python block of the README and of the pages runs, in order, as a reader would run it."""
 
 import ast
+import ast
 import pathlib
 import re
 
@@ -51,3 +52,35 @@ def test_every_public_name_is_in_the_reference() -> None:
     public = {f"insgd_optax.{name}" for name in insgd.__all__}
     modules = ("nnx.value_and_grad", "equinox.value_and_grad", "linen.TrainState", "plots.layers")
     assert public | {f"insgd_optax.{name}" for name in modules} <= entries
+
+
+def _literal(message: ast.expr) -> str:
+    """The text of a message, with its names and numbers as one sign."""
+    match message:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_literal(part) for part in parts)
+        case ast.BinOp(left=left):
+            return _literal(left)
+    return "…"
+
+
+def _messages() -> set[str]:
+    """The first words of every error of the library, up to the first name or number."""
+    found = set()
+    for file in (ROOT / "insgd_optax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                fragments = [
+                    part.strip(" '\".,:;=") for part in _literal(node.exc.args[0]).split("…")
+                ]
+                words = next((part.split() for part in fragments if len(part.split()) > 1), [])
+                found.add(" ".join(words[:4]).rstrip(".,:;"))
+    return found - {"", "does not call a", "module 'insgd_optax' has no"}
+
+
+def test_every_error_is_on_the_page_of_errors() -> None:
+    page = " ".join((DOCS / "errors.md").read_text().split())
+    assert len(_messages()) > 50
+    assert not {words for words in _messages() if words not in page}
