@@ -1,7 +1,6 @@
 """Every Python block of the README and of the pages runs, in order, as a reader would run it."""
 
 import ast
-import ast
 import pathlib
 import re
 
@@ -73,7 +72,8 @@ def _messages() -> set[str]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 fragments = [
-                    part.strip(" '\".,:;=") for part in _literal(node.exc.args[0]).split("…")
+                    part.strip(" '\".,:;=")
+                    for part in re.split("…|[.] ", _literal(node.exc.args[0]))
                 ]
                 words = next((part.split() for part in fragments if len(part.split()) > 1), [])
                 found.add(" ".join(words[:4]).rstrip(".,:;"))
