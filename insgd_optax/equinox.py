@@ -1,4 +1,4 @@
-"""Equinox: value_and_grad of a loss whose first argument is a module, functions and all."""
+"""Equinox: value_and_grad of a loss whose first argument is a module, functions included."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     """Like ``eqx.filter_value_and_grad``, and also returns the statistics of every layer's input.
 
-    The loss takes a module first, which may hold functions, flags and integers besides its
-    parameters. Call it under ``eqx.filter_jit``, as the rest of a step.
+    The first argument of the loss is a module. It may hold functions, flags and integers as well as
+    parameters. Call the function under ``eqx.filter_jit``, like the rest of a step.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax as insgd
@@ -45,21 +45,20 @@ def value_and_grad(
     >>> model = eqx.apply_updates(model, updates)
 
     Args:
-      loss_fn: a function of a module and more to a scalar, or to ``(scalar, aux)`` with
-        ``has_aux``. All arrays of the first argument with real or complex numbers are
-        differentiated.
-      has_aux: whether the loss returns something besides its value, such as an ``eqx.nn.State``.
-      batch_argnums: which arguments hold data. By default all but the first, and in them all but
-        PRNG keys and every ``eqx.nn.State``.
+      loss_fn: takes a module and other arguments, and returns a scalar, or ``(scalar, aux)`` with
+        ``has_aux``. All real or complex arrays of the first argument are differentiated.
+      has_aux: whether the loss also returns auxiliary data, such as an ``eqx.nn.State``.
+      batch_argnums: the arguments that hold data. The default is all but the first, except PRNG
+        keys and every ``eqx.nn.State`` in them.
       structure, per_example, strict, axis_name: see `insgd_optax.value_and_grad`.
 
     Returns:
-      A function of the loss's arguments to ``(value, grads, input_stats)``. ``grads`` is a module
-      with None where nothing is differentiated, and ``input_stats`` has an `InputMoments` or None
-      for every leaf of it, by path.
+      A function of the loss's arguments that returns ``(value, grads, input_stats)``. ``grads`` is
+      a module with None for leaves that are not differentiated. ``input_stats`` maps the path of
+      every other leaf to an `InputMoments` or None.
 
     Raises:
-      ValueError, TypeError: as `insgd_optax.value_and_grad`.
+      ValueError, TypeError: see `insgd_optax.value_and_grad`.
     """
     options: Any = {"structure": structure, "per_example": per_example}
     options |= {"strict": strict, "axis_name": axis_name}
@@ -70,7 +69,8 @@ def value_and_grad(
         passed, states = eqx.partition((args, kwargs), is_passed, is_leaf=_is_state)
 
         def of_arrays(params: Any, *args: Any, **kwargs: Any) -> Any:
-            # Made again: a state may be changed once, and without jit the loss runs twice.
+            # Rebuild the states. Each can be changed only once, and without jit the loss runs
+            # twice.
             model = eqx.combine(params, held)
             new = jax.tree.map(lambda leaf: leaf, states)
             args, kwargs = eqx.combine((args, kwargs), new, is_leaf=_is_state)

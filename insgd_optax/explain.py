@@ -1,4 +1,4 @@
-"""explain: a table of what the capture finds for every parameter, without running the model."""
+"""explain: a table of the layers of every parameter, without running the model."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +26,12 @@ class LeafReport:
       path: the leaf's path.
       shape: its shape.
       equations: the primitives of the layers that use it.
-      layout: its layout, or None where no layer uses it.
-      structure: what is kept of its layer's input, or None.
-      state: how many numbers `scale_by_input` keeps for it, with its layout known.
-      rows: how many rows of this batch each of its layer's matrices is applied to.
-      uses: how often that is done.
-      note: why there is nothing, or why less is kept than was asked for.
+      layout: its layout, or None if no layer uses it.
+      structure: the structure of its layer's input, or None.
+      state: the number of values that `scale_by_input` keeps for it, given its layout.
+      rows: the number of rows of this batch that each of its layer's matrices is applied to.
+      uses: the number of times that this happens.
+      note: why there is no layer, or why less is kept than requested.
     """
 
     path: str
@@ -46,19 +46,19 @@ class LeafReport:
 
     @property
     def work(self) -> float:
-        """About how many multiply-adds its layer's forward and backward pass take."""
+        """Approximate multiply-adds of its layer's forward and backward pass."""
         if self.layout is None:
             return 0.0
         groups, inputs, outputs = self.layout.groups, self.layout.inputs, self.layout.outputs
         if not self.layout.exact:
             outputs = max(1, outputs // max(1, inputs))
-        if self.layout.one_hot:  # rows are read and added, and the gradient is as large as a table
+        if self.layout.one_hot:  # reads and adds rows, and writes a gradient as large as the table
             return float(ELEMENTWISE_COST * groups * (2 * self.rows + inputs) * outputs)
         return 3.0 * groups * self.rows * inputs * outputs
 
     @property
     def cost(self) -> float:
-        """What is done for it besides, as a share of that (see `Structure.work`)."""
+        """Normalization cost relative to the layer's own work (see `Structure.work`)."""
         if self.layout is None or self.structure is None:
             return 0.0
         rows = 0 if self.layout.one_hot else self.rows
@@ -79,7 +79,7 @@ class LeafReport:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What the capture found. It prints as a table.
+    """The result of `explain`. It prints as a table.
 
     Attributes:
       rows: one `LeafReport` for every leaf.
@@ -94,21 +94,25 @@ class Explanation:
 
     @property
     def state(self) -> int:
-        """How many numbers `scale_by_input` keeps in all, given these layouts; four bytes each."""
+        """The total number of values that `scale_by_input` keeps with these layouts.
+
+        A value takes four bytes.
+        """
         return sum(row.state for row in self.rows)
 
     @property
     def cost(self) -> float:
-        """What the structure costs, as a share of the layers' own forward and backward work."""
+        """The cost of the structure relative to the layers' forward and backward work."""
         own = sum(row.work for row in self.rows)
         return sum(row.cost * row.work for row in self.rows) / max(1, own)
 
     def within_budget(self, fraction: float, *candidates: Structure) -> PerLayer:
-        """For every layer the first of the candidates that costs no more than a share of it.
+        """Selects for every layer the first candidate whose relative cost is within the budget.
 
-        The batch decides, through its number of rows, so take one of the size to train with. The
-        result is used as any structure is, in `value_and_grad` and in the optimizer, which needs
-        the ``layouts`` too. Layers of one layout get one structure: that which all of them afford.
+        The number of rows of the batch matters, so take a batch of the training size. Use the
+        result like any structure, in `value_and_grad` and in the optimizer. The optimizer also
+        needs the ``layouts``. Layers with the same layout get the same structure, one that fits all
+        of them.
 
         >>> import insgd_optax
         >>> import jax.numpy as jnp
@@ -123,17 +127,15 @@ class Explanation:
 
         Args:
           fraction: the largest `LeafReport.cost` of a layer.
-          *candidates: structures from the richest to the cheapest, which is taken where none
-            costs so little.
+          *candidates: structures from the richest to the cheapest. The last one is the fallback.
 
         Raises:
-          TypeError: if a candidate is no structure.
-          ValueError: if there is no candidate, or if two are computed again after different
-            numbers of updates.
+          TypeError: if a candidate is not a structure.
+          ValueError: if there is no candidate, or if two candidates differ in ``refresh_every``.
         """
         check_between("fraction", fraction, 0)
         if not candidates:
-            raise ValueError("within_budget needs structures to choose from, the richest first.")
+            raise ValueError("within_budget needs structures to select from, richest first.")
         for candidate in candidates:
             check_structure(candidate)
         choices: dict[Layout, Structure] = {}
@@ -162,7 +164,7 @@ def explain(
     structure: Structure = MeanVariances(),  # noqa: B008 (frozen)
     **kwargs: Any,
 ) -> Explanation:
-    """What `value_and_grad` would capture for every leaf of ``params``, found by tracing alone.
+    """Reports the layers that `value_and_grad` would capture, by tracing alone.
 
     >>> import jax.numpy as jnp
     >>> def loss_fn(params, inputs):
@@ -179,13 +181,13 @@ def explain(
     Args:
       loss_fn: the loss, with the parameters as its first argument.
       params: the parameters.
-      *args: the loss's other arguments.
+      *args: the other arguments of the loss.
       batch_argnums: as in `value_and_grad`.
       structure: as in `value_and_grad`.
-      **kwargs: the loss's keyword arguments.
+      **kwargs: the keyword arguments of the loss.
 
     Returns:
-      An `Explanation`: ``print`` it, or read its ``rows``.
+      An `Explanation`, with a row for every leaf of ``params``. Print it, or read its ``rows``.
     """
     leaves = trace(loss_fn, (params, *args), kwargs, 0, batch_argnums).leaves
     return Explanation(tuple(_report(leaf, structure) for leaf in leaves))

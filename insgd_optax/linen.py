@@ -1,4 +1,4 @@
-"""Flax Linen: a TrainState that hands extra arguments on to the optimizer."""
+"""Flax Linen: a TrainState that passes extra arguments to the optimizer."""
 
 import dataclasses
 from typing import Any, TypeVar, cast
@@ -29,24 +29,24 @@ class TrainState(train_state.TrainState):
     >>> state.step
     1
 
-    A subclass may add fields, such as ``batch_stats``, as with Flax's own.
+    A subclass may add fields such as ``batch_stats``, like a subclass of Flax's own.
     """
 
-    params: optax.Params  # Flax says FrozenDict, and is mostly given a dict
+    params: optax.Params  # annotated as FrozenDict in Flax, but usually a dict
 
-    def apply_gradients(self: State, *, grads: Any, **kwargs: Any) -> State:
-        """One step of the optimizer.
+    def apply_gradients(self: State, *, grads: optax.Updates, **kwargs: Any) -> State:
+        """Takes one step of the optimizer.
 
         Args:
-          grads: gradients, with the structure of ``params``.
-          **kwargs: new values of the state's fields, and, under all other names, arguments of
+          grads: the gradients, with the structure of ``params``.
+          **kwargs: new values of the state's fields. All other names are arguments of
             ``tx.update``: ``input_stats``, ``groups`` and so on.
 
         Returns:
-          The state with ``step``, ``params``, ``opt_state`` and the given fields replaced.
+          The state with new ``step``, ``params``, ``opt_state`` and given fields.
 
         Raises:
-          ValueError: if the optimizer needs ``input_stats`` and there are none, or they do not fit.
+          ValueError: if the optimizer needs ``input_stats`` and they are missing or do not fit.
         """
         names = {field.name for field in dataclasses.fields(self)}
         fields = {name: value for name, value in kwargs.items() if name in names}

@@ -31,8 +31,9 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     """Like ``nnx.value_and_grad``, and also returns the statistics of every layer's input.
 
-    The loss takes modules, and may change them: running averages, dropout counts, metrics and new
-    variables are in the modules afterwards. Call it under ``nnx.jit``, as the rest of a step.
+    The loss takes modules and may change them. Running averages, dropout counts, metrics and new
+    variables are in the modules afterwards. Call the function under ``nnx.jit``, like the rest of a
+    step.
 
     >>> import jax.numpy as jnp
     >>> import insgd_optax as insgd
@@ -47,21 +48,21 @@ def value_and_grad(
     >>> _ = optimizer.update(model, grads, input_stats=input_stats)
 
     Args:
-      loss_fn: a function to a scalar, or to ``(scalar, aux)`` with ``has_aux``.
-      argnums: the arguments to differentiate. Of a module, the variables of type ``nnx.Param``, or
-        those that the filter of an ``nnx.DiffState(argnum, filter)`` takes.
-      has_aux: whether the loss returns something besides its value.
-      batch_argnums: which arguments hold data. By default all arrays outside modules and other
-        NNX objects, except PRNG keys.
+      loss_fn: returns a scalar, or ``(scalar, aux)`` with ``has_aux``.
+      argnums: the arguments to differentiate. In a module, these are the variables of type
+        ``nnx.Param``. ``nnx.DiffState(argnum, filter)`` selects others.
+      has_aux: whether the loss also returns auxiliary data.
+      batch_argnums: the arguments that hold data. The default is all arrays outside modules and
+        other NNX objects, except PRNG keys.
       structure, per_example, strict, axis_name: see `insgd_optax.value_and_grad`.
 
     Returns:
-      A function of the loss's arguments to ``(value, grads, input_stats)``. ``grads`` has an
-      ``nnx.State`` for every differentiated module, as ``nnx.Optimizer.update`` takes it, and
-      ``input_stats`` an `InputMoments` or None for every leaf of it, by path.
+      A function of the loss's arguments that returns ``(value, grads, input_stats)``. ``grads`` has
+      an ``nnx.State`` for every differentiated module, as expected by ``nnx.Optimizer.update``.
+      ``input_stats`` maps the path of every leaf in it to an `InputMoments` or None.
 
     Raises:
-      ValueError, TypeError: as `insgd_optax.value_and_grad`.
+      ValueError, TypeError: see `insgd_optax.value_and_grad`.
     """
     signature = inspect.signature(loss_fn)
     filters = _filters(argnums)
@@ -71,7 +72,7 @@ def value_and_grad(
 
     @nnx.update_context(CONTEXT)
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
-        bound = signature.bind(*args, **kwargs)  # a module may come by its name
+        bound = signature.bind(*args, **kwargs)  # a module may be a keyword argument
         split = _split(bound.args, bound.kwargs, filters, batch_argnums)
         grad_fn = gradients.value_and_grad(
             functools.partial(_on_states, loss_fn, has_aux, split),
@@ -91,11 +92,11 @@ def value_and_grad(
 
 
 class Piece(NamedTuple):
-    """A leaf of the arguments: an NNX object taken apart, or anything else as it is.
+    """A leaf of the arguments. An NNX object is split, and anything else stays as it is.
 
     Attributes:
-      graph: what the object is rebuilt from, with its variables; None for anything else.
-      passed: the variables that are differentiated or data, or anything else.
+      graph: rebuilds the object from its variables; None for anything else.
+      passed: the variables that are differentiated or hold data; anything else as it is.
       held: the object's other variables, which the loss closes over.
     """
 
@@ -105,7 +106,7 @@ class Piece(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The arguments of a loss, taken apart.
+    """The split arguments of a loss.
 
     Attributes:
       tree: the structure of ``(args, kwargs)``, with NNX objects as leaves.
@@ -116,11 +117,11 @@ class Split(NamedTuple):
     pieces: Sequence[Piece]
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments without what is held."""
+        """The arguments without the held variables."""
         return self.tree.unflatten([piece.passed for piece in self.pieces])
 
     def objects(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        """The leaves, with new NNX objects, for arguments as `arguments` gives them."""
+        """The leaves with new NNX objects, for arguments in the form that `arguments` returns."""
         passed = self.tree.flatten_up_to((args, kwargs))
         with nnx.merge_context(CONTEXT, True) as context:
             return [_rebuilt(context, *pair) for pair in zip(self.pieces, passed, strict=True)]
@@ -129,7 +130,7 @@ class Split(NamedTuple):
 def _filters(
     argnums: int | nnx.DiffState | Sequence[int | nnx.DiffState],
 ) -> dict[int, nnx.filterlib.Filter]:
-    """The filter of every argument that is differentiated.
+    """The filter of every differentiated argument.
 
     Raises:
       ValueError: if an argument is named twice.
@@ -152,7 +153,7 @@ def _split(
     filters: dict[int, nnx.filterlib.Filter],
     batch_argnums: int | Sequence[int] | None,
 ) -> Split:
-    """Takes every NNX object among the arguments apart. Variables that several share count once."""
+    """Splits every NNX object among the arguments. Shared variables count once."""
     names = positions("argnums", tuple(filters), len(args))
     wrt = dict(zip(names, filters.values(), strict=True))
     batch = () if batch_argnums is None else positions("batch_argnums", batch_argnums, len(args))
@@ -177,7 +178,7 @@ def _piece(context: Any, leaf: Any, wrt: nnx.filterlib.Filter | None, is_data: b
 def _rebuilt(context: Any, piece: Piece, passed: Any) -> Any:
     if piece.graph is None:
         return passed
-    # Variables may be written to only in the trace that they were made in.
+    # Variables can only be written to in the trace that created them.
     held = jax.tree.map(lambda leaf: leaf, piece.held)
     return context.merge(piece.graph, *(state for state in (passed, held) if state is not None))
 
@@ -185,7 +186,7 @@ def _rebuilt(context: Any, piece: Piece, passed: Any) -> Any:
 def _on_states(
     loss_fn: Callable[..., Any], has_aux: bool, split: Split, *args: Any, **kwargs: Any
 ) -> tuple[Any, tuple[Any, list[Any]]]:
-    """The loss, and its aux with the objects as it left them."""
+    """The loss, and its aux with the objects as the loss left them."""
     objects = split.objects(args, kwargs)
     args, kwargs = split.tree.unflatten(objects)
     result = loss_fn(*args, **kwargs)

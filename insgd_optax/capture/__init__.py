@@ -1,1 +1,1 @@
-"""Capture: runs a loss unchanged and says what every parameter's layer saw."""
+"""Capture: runs a loss unchanged and records the input statistics of every layer."""

@@ -1,15 +1,16 @@
-"""Runs equations and looks at layers, those that are alike traced and differentiated once.
+"""Runs equations and observes layers. Identical ones are traced and differentiated once.
 
-``jax.value_and_grad`` of a loss is quick to trace because every function of ``jax.numpy`` is a
-``jit``, whose derivative JAX keeps: of a network with twelve equal blocks it derives one. A traced
-program has lost these, and each of its equations would be derived anew. So the equations between
-two layers are put into a ``jit`` again, one for all such stretches that are alike:
+``jax.value_and_grad`` traces a loss quickly because every function of ``jax.numpy`` is a ``jit``.
+JAX caches its derivative, so twelve equal blocks need only one. A traced program has lost these
+``jit`` boundaries, and JAX would differentiate each equation anew. So the equations between two
+layers are wrapped in a ``jit`` again. Identical stretches share one:
 
     block 1:  [mul, add, max]  dot  [add, exp, div]  dot
     block 2:  [mul, add, max]  dot  [add, exp, div]  dot      nothing here is derived again
 
-It is inlined into the program that is being traced, so what is compiled stays the same. Where there
-is none, as under ``vmap`` or ``grad`` without ``jit``, equations run one by one, as in JAX.
+The ``jit`` is inlined into the program being traced, so the compiled code stays the same. Under
+``vmap`` or ``grad`` without ``jit`` no program is being traced. The equations then run one by one,
+as in JAX.
 """
 
 import dataclasses
@@ -28,13 +29,13 @@ from insgd_optax.capture.program import Program
 from insgd_optax.compat import ClosedJaxpr, Jaxpr, JaxprEqn
 from insgd_optax.structures import Structure, Sums
 
-KEPT = 4096  # more than the different stretches of a large network
+KEPT = 4096  # more than the distinct stretches of a large network
 
 
 def evaluate_all(
     program: Program, places: Sequence[int], values: dict[Any, Any], is_staged: bool
 ) -> None:
-    """Adds to the values of a program's variables what some of its equations make of them."""
+    """Runs some of a program's equations and adds their results to the values of its variables."""
     jaxpr = program.closed.jaxpr
     surroundings = functools.partial(_surroundings, program, is_staged)
     for shared, together in itertools.groupby(places, surroundings):
@@ -44,9 +45,10 @@ def evaluate_all(
 
 
 def _surroundings(program: Program, is_staged: bool, place: int) -> tuple[Any, ...]:
-    """Neighbours that have these in common are run together; empty for what is not shared.
+    """The key of an equation. Neighbors with equal keys run together.
 
-    A layer has its own place among them, for it stands alone: what it is applied to is unlike.
+    Those with an empty key share no ``jit``. The key of a layer contains its place, so a layer runs
+    alone. Its operands are rarely alike.
     """
     equation = program.closed.jaxpr.eqns[place]
     holds_array = any(compat.is_literal(atom) and compat.shape_of(atom) for atom in equation.invars)
@@ -70,7 +72,7 @@ def _evaluate_shared(
 
 
 def _form(part: Jaxpr) -> tuple[Any, ...]:
-    """Equal for two stretches that are alike. A variable stands for its number in the stretch."""
+    """A hashable form that is equal for identical stretches. Variables are numbered."""
     numbers: dict[Any, int] = {variable: number for number, variable in enumerate(part.invars)}
     form: list[Any] = [part.eqns[0].ctx, *(variable.aval for variable in part.invars)]
     for equation in part.eqns:
@@ -87,7 +89,10 @@ def _literal(atom: Any) -> tuple[bytes, Any]:
 
 
 def _exactly(param: Any) -> Any:
-    """A parameter, equal to those that JAX takes for the same: not 1 and True, nor 0.0 and -0.0."""
+    """A form of a parameter that compares as strictly as JAX does.
+
+    It separates 1 from True and 0.0 from -0.0.
+    """
     if isinstance(param, Mapping):
         return tuple((name, _exactly(each)) for name, each in param.items())
     if isinstance(param, tuple):
@@ -104,9 +109,9 @@ def observe(
     draw: Draw,
     structures: tuple[Structure, ...],
 ) -> list[Sums]:
-    """What each structure keeps of the input of an equation's layer.
+    """The statistics that each structure keeps of the input of an equation's layer.
 
-    It must run where the equation's context is set, which `jit` tells apart by itself.
+    Call it in the context of the equation. `jit` tells contexts apart by itself.
     """
     shapes = tuple(compat.shape_of(atom) for atom in (*equation.invars, *equation.outvars))
     dtypes = tuple(compat.dtype_of(atom) for atom in equation.outvars)
@@ -122,7 +127,7 @@ def observe(
 
 
 def _shared(form: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The first function that came with this form, compiled; None if the form has no hash."""
+    """The first function with this form, compiled; None if the form is not hashable."""
     try:
         return _kept(_Formed(form, function))
     except TypeError:
@@ -131,7 +136,7 @@ def _shared(form: tuple[Any, ...], function: Callable[..., Any]) -> Callable[...
 
 @dataclasses.dataclass(frozen=True)
 class _Formed:
-    """A function, equal to those of the same form."""
+    """A function that equals all others of the same form."""
 
     form: tuple[Any, ...]
     function: Callable[..., Any] = dataclasses.field(compare=False)
@@ -143,9 +148,9 @@ def _kept(formed: _Formed) -> Callable[..., Any]:
 
 
 def _is_code(value: Any) -> bool:
-    """Whether a parameter is a program or a function, or holds some.
+    """Whether a parameter is a program or a function, or contains one.
 
-    JAX keeps the derivatives of programs itself; neither should be kept alive here.
+    JAX caches the derivatives of programs itself. Neither should be kept alive here.
     """
     if isinstance(value, tuple | list):
         return any(map(_is_code, value))

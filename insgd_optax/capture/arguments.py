@@ -1,4 +1,4 @@
-"""Arguments of a loss: which are parameters, which hold the batch, and which are neither."""
+"""Arguments of a loss: the parameters, the batch and all others."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,28 +14,31 @@ def positions(name: str, given: int | Sequence[int], arguments: int) -> tuple[in
     """Positions of arguments, counted from the front.
 
     Raises:
-      ValueError: if one is out of range.
+      ValueError: if a position is out of range.
     """
     given = (given,) if isinstance(given, int) else tuple(given)
     for position in given:
         if not -arguments <= position < arguments:
             raise ValueError(
                 f"{name}={given} names argument {position}, but the loss was called with "
-                f"{arguments} positional arguments. Pass what it names by position."
+                f"{arguments} positional arguments. Pass that argument by position."
             )
     return tuple(position % arguments for position in given)
 
 
 def is_array(leaf: Any) -> bool:
-    """Arrays are traced; flags, sizes and functions stay as they are, as under `jax.grad`."""
+    """Whether a leaf is an array, which is traced.
+
+    Flags, sizes and functions stay as they are, as under `jax.grad`.
+    """
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def is_exact(leaf: Any, origin: Origin) -> bool:
-    """Whether a leaf is the same, to the last bit, on any number of devices.
+    """Whether a leaf is bitwise identical on any number of devices.
 
-    What a train step makes of sums (parameters, the averages of BatchNorm) is not. The batch is,
-    and so are keys and counters.
+    The batch, keys and counters are. Sums differ in their last bits, and a train step computes
+    parameters and the averages of BatchNorm from sums.
     """
     return bool(origin.data) or (origin.given and not jnp.issubdtype(leaf.dtype, jnp.inexact))
 
@@ -49,12 +52,12 @@ def argument_origins(
     """The origin of every leaf of the arguments, in flattening order.
 
     Raises:
-      ValueError: if a position is out of range, or an argument is parameters and batch at once.
+      ValueError: if a position is out of range, or if an argument is both parameters and batch.
     """
     parameters = positions("argnums", argnums, len(args))
     batch = None if batch_argnums is None else positions("batch_argnums", batch_argnums, len(args))
     if batch is not None and (both := set(parameters) & set(batch)):
-        raise ValueError(f"Arguments {sorted(both)} are in argnums and in batch_argnums.")
+        raise ValueError(f"Arguments {sorted(both)} are in both argnums and batch_argnums.")
     origins: list[Origin] = []
     for argument, tree in [*enumerate(args), *sorted(kwargs.items())]:
         for leaf in jax.tree.leaves(tree):
@@ -72,7 +75,7 @@ def _of_argument(argument: int | str, is_batch: bool) -> Origin:
 
 
 def _is_key(leaf: Any) -> bool:
-    """A PRNG key, typed or raw."""
+    """Whether a leaf is a PRNG key, typed or raw."""
     if not is_array(leaf):
         return False
     raw = leaf.dtype == jnp.uint32 and leaf.shape == (2,)

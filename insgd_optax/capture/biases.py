@@ -1,9 +1,8 @@
-"""Biases: which leaf is added to the result of which layer, an entry to every output.
+"""Biases: finds the leaf that is added to each layer's result, with one entry per output.
 
-The trace is walked once more. It follows leaves and results of layers for as long as their entries
-only move. A leaf is the bias of a weight if every layer of this weight adds it to its result, and
-nothing else meets that result or, with data in it, that leaf. ``x W + b`` is then the layer
-``(x, 1) [W; b]``.
+A second walk through the trace follows leaves and layer results while their entries only move. A
+leaf is the bias of a weight if every layer of this weight adds it to its result. Nothing else may
+use that result, or combine that leaf with data. Then ``x W + b`` is the layer ``(x, 1) [W; b]``.
 """
 
 import collections
@@ -33,7 +32,7 @@ Operands = list[Moved | None]
 
 @dataclasses.dataclass(frozen=True)
 class Sum:
-    """A leaf (by number) that is added to a layer's result, and how both lie there."""
+    """A leaf (by number) that is added to a layer's result, and the position of both."""
 
     number: int
     leaf: Moved
@@ -45,11 +44,11 @@ class Walk:
     """The layers and additions found so far.
 
     Attributes:
-      sums: the sum that a layer's result is in.
-      elsewhere: results, and leaves, that something else is done with.
-      products_summed: leaves that are multiplied with data, an entry at an entry, and summed: a
-        product of tensors in two steps. With the reason that a message gives.
-      shifts: of the data.
+      sums: the addition that each layer's result is in.
+      elsewhere: layer results and leaves with any other use.
+      products_summed: leaves that are multiplied with data entry by entry and then summed, which is
+        a tensor product in two steps. Each comes with the reason for the message.
+      shifts: the sources of the data.
     """
 
     sums: dict[Any, Sum] = dataclasses.field(default_factory=dict)
@@ -58,11 +57,11 @@ class Walk:
     shifts: Shifts = dataclasses.field(default_factory=Shifts)
 
     def spend(self, operands: Sequence[Moved | None]) -> None:
-        """Notes layers whose results are not followed any further."""
+        """Records layers whose results are not followed any further."""
         self.elsewhere.update(each.source for each in operands if each and _is_result(each))
 
     def run(self, program: Program, inputs: Operands) -> Operands:
-        """Follows a program, from its inputs to its results."""
+        """Follows a program from its inputs to its results."""
         jaxpr = program.closed.jaxpr
         moved = dict(zip(jaxpr.invars, inputs, strict=True))
         for place, equation in enumerate(jaxpr.eqns):
@@ -79,7 +78,7 @@ class Walk:
         return [None if compat.is_literal(atom) else moved.get(atom) for atom in jaxpr.outvars]
 
     def _pass(self, program: Program, equation: JaxprEqn, operands: Operands) -> Operands:
-        """Results of an equation that runs no other program."""
+        """The results of an equation without inner programs."""
         if equation.primitive.name in PASSING_ON:
             return operands
         self.shifts.follow(program, equation)
@@ -102,14 +101,14 @@ class Walk:
         return [product] * len(equation.outvars)
 
     def _meet(self, program: Program, atom: Any, result: Any) -> None:
-        """Notes the leaves in an operand where data is in the result."""
+        """Records the leaves in an operand if the result contains data."""
         if program.origin(result).data:
             self.elsewhere.update(program.origin(atom).leaves)
 
     def _enter(
         self, program: Program, place: int, equation: JaxprEqn, operands: Operands
     ) -> Operands:
-        """Results of an equation that runs other programs: none where they are alternatives."""
+        """The results of an equation with inner programs. Only those of a call are followed."""
         inner, into = program.nested[place], operands
         if compat.is_call(equation):
             self.shifts.enter(inner[0], equation)
@@ -152,7 +151,7 @@ class Walk:
 
 
 def walked(program: Program, inputs: Operands) -> Walk:
-    """A walk through the whole program, whose inputs are leaves as they are."""
+    """Walks through the whole program, starting from its leaves."""
     walk = Walk()
     walk.run(program, inputs)
     return walk
@@ -170,7 +169,7 @@ def find_biases(
       program: the whole program.
       walk: a walk through it.
       layouts: the exact layouts of weights, by leaf number.
-      shapes: of all leaves.
+      shapes: the shapes of all leaves.
     """
     uses = program.uses_of_leaves()
     with_bias: dict[int, set[Use]] = collections.defaultdict(set)
@@ -220,12 +219,12 @@ def _result_of(use: Use, equation: JaxprEqn) -> Moved | None:
 
 
 def _sum(equation: JaxprEqn, operands: Operands) -> Sum | None:
-    """The sum of a layer's result and a leaf."""
+    """The addition of a leaf to a layer's result, if this is one."""
     known = [each for each in operands if each is not None]
     if equation.primitive.name not in SUMS or len(known) < 2:
         return None
     shape = compat.shape_of(equation.outvars[0])
-    last = range(len(shape))  # a number may be added without axes
+    last = range(len(shape))  # a scalar may be added without axes
     first, second = (each.broadcast(shape, last[len(shape) - len(each.axes) :]) for each in known)
     for result, leaf in ((first, second), (second, first)):
         if _is_result(result) and isinstance(leaf.source, int):

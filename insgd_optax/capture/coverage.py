@@ -1,4 +1,4 @@
-"""Coverage: what is said when a parameter or a whole model was not captured."""
+"""Coverage: errors and warnings about parameters and models that were not captured."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from insgd_optax.capture.tracing import Leaf, Traced
 NOT_THE_BATCH = (
     "If an argument named above is not batch data (the frozen base of an adapter, running "
     "statistics, masks), pass value_and_grad(..., batch_argnums=...) with the positions of the "
-    "batch alone."
+    "batch only."
 )
 CLOSED_OVER = (
-    "The batch must be an array among the arguments of the loss, not a variable that the loss "
-    "closes over: write loss_fn(params, batch) and call value_and_grad(loss_fn)(params, batch)."
+    "The batch must be an array in the arguments of the loss, not a variable that the loss closes "
+    "over. Write loss_fn(params, batch) and call value_and_grad(loss_fn)(params, batch)."
 )
 
 
 def check_captured(leaves: Sequence[Leaf], strict: bool, hidden: Sequence[str] = ()) -> None:
-    """Raises if nothing was captured, and raises or warns for each matrix that was not.
+    """Raises if no layer was captured. Raises or warns if a matrix was not.
 
     Args:
-      leaves: what was found for each leaf.
-      strict: whether a matrix that was not captured is an error.
-      hidden: why JAX may not see the data, in words.
+      leaves: the traced leaves.
+      strict: whether an uncaptured matrix is an error.
+      hidden: sentences on why JAX may not see the data.
 
     Raises:
-      ValueError: with the path, the shape, the reason and the call that mends it.
+      ValueError: with the path, the shape, the reason and the call that fixes it.
     """
     missed = [leaf for leaf in leaves if leaf.is_missed]
     if all(leaf.target is None for leaf in leaves):
@@ -33,26 +33,26 @@ def check_captured(leaves: Sequence[Leaf], strict: bool, hidden: Sequence[str] =
     if missed and strict:
         raise ValueError(
             f"{_listed([*_lines(missed), *hidden])}\n{NOT_THE_BATCH}\n{CLOSED_OVER}\n"
-            "To train these parameters by their plain gradient, pass strict=False. "
-            "insgd_optax.explain(loss_fn, params, ...) prints what was found for every parameter."
+            "To train these parameters with their plain gradient, pass strict=False. "
+            "print(insgd_optax.explain(loss_fn, params, ...)) lists the layer of every parameter."
         )
     if missed:
         warnings.warn(f"{_listed(_lines(missed))}\nThey keep their plain gradient.", stacklevel=2)
 
 
 def check_rows_are_reached(traced: Traced) -> None:
-    """Raises if a layer's gradient comes from a rule that per-example normalization cannot enter.
+    """Raises if a gradient rule hides a layer from per-example normalization.
 
     Raises:
-      ValueError: with the paths, the shapes and the call that mends it.
+      ValueError: with the paths, the shapes and the call that fixes it.
     """
     numbers = {leaf for use in traced.program.uses_with_own_rule() for leaf in use.weight.leaves}
     hidden = [leaf for leaf in traced.leaves if leaf.number in numbers]
     if hidden:
         listed = ", ".join(f"'{leaf.name}' of shape {leaf.shape}" for leaf in hidden)
         raise ValueError(
-            f"per_example cannot divide the rows of {listed}: a function with a derivative rule of "
-            "its own (jax.custom_vjp or jax.custom_jvp) applies them, or an operation that "
+            f"per_example cannot divide the rows of {listed}. They are applied by a function with "
+            "a custom derivative rule (jax.custom_vjp or jax.custom_jvp) or by an operation that "
             "insgd_optax.tap describes. Call value_and_grad without per_example, or remove the "
             "rule or the tap."
         )
@@ -69,13 +69,12 @@ def _listed(lines: Sequence[str]) -> str:
 def _nothing_captured(leaves: Sequence[Leaf], hidden: Sequence[str]) -> str:
     return "\n".join(
         [
-            "No layer was captured: nowhere in the loss does a matrix product, a convolution or "
-            "a table lookup apply a parameter to the batch.",
+            "No layer was captured: no matrix product, convolution or table lookup in the loss "
+            "applies a parameter to the batch.",
             *_lines(leaves),
             *hidden,
             NOT_THE_BATCH,
             CLOSED_OVER,
-            "An array of uint32 and shape (2,) is taken for a PRNG key, unless batch_argnums names "
-            "it.",
+            "A uint32 array of shape (2,) counts as a PRNG key unless batch_argnums names it.",
         ]
     )

@@ -1,7 +1,18 @@
 """Dataflow: follows parameters and data through a traced program and finds its layers.
 
-No pattern is matched. Whatever happens to a weight before it meets the data (casts, reshapes,
-masks, weight norm, merged adapters) only changes its origin, and so is transparent.
+No patterns are matched. Each variable has an `Origin`: the leaves it is made from and the data that
+it depends on. Operations on a weight before it meets the data (casts, reshapes, masks, weight norm,
+merged adapters) only change its origin. Take ``sum(tanh(x @ w.astype(float32).T))``:
+
+    equation                    origin of the result
+    a = convert_element_type w  leaf w, entries in place
+    b = transpose a             leaf w, transposed
+    c = dot_general x b         data; this is a layer, because x has data and b is a weight
+    d = tanh c                  data
+    e = reduce_sum d            data
+
+An equation with inner programs is analyzed recursively. A loop body is analyzed until the origins
+of its carries no longer change.
 """
 
 import dataclasses
@@ -25,7 +36,7 @@ UNREACHED = (Reach(),)
 def analyze(
     closed: ClosedJaxpr, inputs: Sequence[Origin], reach: Reach, depth: int = 0, times: int = 1
 ) -> Program:
-    """Follows origins from a program's inputs to its results and notes the layers on the way."""
+    """Follows origins from a program's inputs to its results and records its layers."""
     program, jaxpr = Program(closed, reach, depth, times), closed.jaxpr
     program.origins.update((constant, Origin(given=True)) for constant in jaxpr.constvars)
     program.origins.update(zip(jaxpr.invars, inputs, strict=True))
@@ -41,7 +52,7 @@ def analyze(
 def _follow(
     program: Program, place: int, equation: JaxprEqn, operands: list[Origin]
 ) -> list[Origin]:
-    """Origins of an equation's results."""
+    """The origins of an equation's results."""
     inside = program.reach.inside(place)
     if equation.primitive.name == "scan":
         inner = [_analyze_scan(equation, operands, program, *inside or UNREACHED)]
@@ -72,14 +83,14 @@ def _follow(
 
 
 def _has_bare_effects(equation: JaxprEqn) -> bool:
-    """Whether it prints, calls back or checks, where a silent run can leave that out."""
+    """Whether it prints, calls back or checks, which a silent run leaves out."""
     return bool(equation.effects) and equation.primitive.name not in compat.CUSTOM_RULE
 
 
 def _analyze_scan(
     equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
 ) -> Program:
-    """The body of a scan."""
+    """Analyzes the body of a scan."""
     body, depth = compat.as_closed(equation.params["jaxpr"]), outer.depth
     times = outer.times * equation.params["length"]
     constants, carries = compat.scan_sizes(equation)
@@ -91,7 +102,7 @@ def _analyze_scan(
 
     program, carry = _repeated(once, operands[constants:start])
     _note_initial_states(equation, operands[constants:start], carry, outer, program)
-    # A result that the loop stacks is no longer a leaf's entries in their order.
+    # Stacked results no longer hold a leaf's entries in order.
     results = [join_mixed([origin]) for origin in program.outputs[carries:]]
     program.outputs = [*carry, *results]
     return program
@@ -100,7 +111,7 @@ def _analyze_scan(
 def _analyze_shard_map(
     equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
 ) -> Program:
-    """The program that every device runs. A leaf that is split over them is not followed."""
+    """Analyzes the program of every device. A leaf that is split over devices is not followed."""
     before, after = compat.mesh_axes(equation)
     inputs = []
     for origin, axes in zip(operands, before, strict=True):
@@ -121,7 +132,7 @@ def _analyze_shard_map(
 def _analyze_while(
     equation: JaxprEqn, operands: list[Origin], outer: Program, reach: Reach
 ) -> Program:
-    """The body of a loop that runs as often as its condition says: with carries alone."""
+    """Analyzes the body of a while loop, which has carries but no stacked values."""
     body, start = compat.as_closed(equation.params["body_jaxpr"]), equation.params["cond_nconsts"]
     constants = operands[start : start + equation.params["body_nconsts"]]
     carries = operands[start + len(constants) :]
@@ -138,7 +149,7 @@ def _analyze_while(
 def _repeated(
     once: Callable[[list[Origin]], Program], carry: list[Origin]
 ) -> tuple[Program, list[Origin]]:
-    """The body of a loop, where a carry is whatever it can be in any iteration."""
+    """Analyzes a loop body until its carries cover every iteration."""
     while True:
         program = once(carry)
         after = program.outputs[: len(carry)]
@@ -155,14 +166,14 @@ def _note_initial_states(
     outer: Program,
     program: Program,
 ) -> None:
-    """A learned initial state, which data then replaces, is added to it at most."""
+    """Records a learned initial state as a bias if data enters its carry."""
     for first, ever in zip(initial, carry, strict=True):
         for leaf in first.leaves if ever.data and outer.reach.has_results_of(equation) else ():
             program.why_not.setdefault(leaf, []).append(BIAS)
 
 
 def _branch_outputs(index: Origin, branches: list[Program]) -> list[Origin]:
-    """Results of a conditional: from any of its branches, and from what chooses the branch."""
+    """The origins of a conditional's results, from all branches and from the index."""
     alternatives = zip(*(branch.outputs for branch in branches), strict=True)
     chosen = join_mixed([index])
     return [join_entrywise([join_alternatives(each), chosen]) for each in alternatives]
@@ -171,8 +182,8 @@ def _branch_outputs(index: Origin, branches: list[Program]) -> list[Origin]:
 def _follow_simple(
     program: Program, place: int, equation: JaxprEqn, operands: list[Origin]
 ) -> list[Origin]:
-    """Origins of the results of an equation that runs no program we can follow."""
-    if not equation.outvars:  # a print, a callback or a check computes nothing
+    """The origins of the results of an equation without a program to follow."""
+    if not equation.outvars:  # a print, a callback or a check
         return []
     within_reach = program.reach.has_results_of(equation)
     layer = find_layer(equation, operands) if within_reach else None

@@ -1,4 +1,4 @@
-"""Following: what an equation makes of a variable of which it is known where its entries lie."""
+"""Following: how an equation moves the entries of a variable with known positions."""
 
 import jax.numpy as jnp
 
@@ -19,7 +19,7 @@ def moved_results(
 ) -> list[Moved | None]:
     """The results of an equation that only moves or casts the entries of its first operand.
 
-    Those of a leaf may also be taken slice by slice. None at all for another equation.
+    A leaf may also be sliced. The list is empty for any other equation.
     """
     if operand is None:
         return []
@@ -43,7 +43,7 @@ def _moved(equation: JaxprEqn, operand: Moved) -> Moved | None:
     if name == "transpose":
         return operand.transposed(params["permutation"])
     if name == "broadcast_in_dim":
-        places = [int(place) for place in params["broadcast_dimensions"]]  # NumPy's, under vmap
+        places = [int(place) for place in params["broadcast_dimensions"]]  # NumPy ints under vmap
         return operand.broadcast(compat.shape_of(result), places)
     if name in RESHAPING:
         turned = params.get("dimensions") if name == "reshape" else None

@@ -1,4 +1,4 @@
-"""example_gradient_norms: how large every example's gradient is, parameter by parameter."""
+"""example_gradient_norms: the norm of every example's gradient, for each parameter."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -29,19 +29,19 @@ def example_gradient_norms(
     *,
     batch_argnums: int | Sequence[int] | None = None,
 ) -> Callable[..., dict[str, Float[Array, " examples"]]]:
-    r"""The norm of every example's gradient, for each parameter, exactly.
+    r"""The exact norm of every example's gradient, for each parameter.
 
-    A dense layer that sees one row :math:`x` of an example, and whose output has the gradient
-    :math:`g`, has the gradient :math:`x g^\top`, of which only
+    Take a dense layer that sees one row :math:`x` of an example, with the gradient :math:`g` at its
+    output. The gradient of its weight is :math:`x g^\top`, and only its norm is computed:
 
     .. math::
       \lVert x g^\top \rVert_F = \lVert x \rVert_2 \, \lVert g \rVert_2
 
-    is computed. With several rows (tokens) its square is the sum of
-    :math:`(x_r \cdot x_s)(g_r \cdot g_s)` over all pairs of them, where that takes less than the
-    gradient; where rows cancel it has fewer digits than the gradient's. The gradients of other
-    parameters (kernels of convolutions, biases, weights that are used more than once or are
-    computed with before their layer) are made, one for each example, and their norms taken.
+    With several rows (tokens), the squared norm is the sum of
+    :math:`(x_r \cdot x_s)(g_r \cdot g_s)` over all pairs of rows. This sum is used if it costs less
+    than the gradient. It has fewer correct digits than the gradient if rows cancel. For all other
+    parameters, one gradient per example is computed and its norm taken. These are biases, kernels
+    of convolutions, and weights that are transformed before their layer or used more than once.
 
     >>> def loss_fn(params, inputs):
     ...     return jnp.mean(2.0 * inputs @ params["kernel"])
@@ -50,27 +50,27 @@ def example_gradient_norms(
     >>> norms["kernel"].tolist()                                          # 2 ‖x‖
     [10.0, 2.0]
 
-    The norm for all parameters together, which `track_groups` takes as ``gradient_norms``, is
-    ``jnp.sqrt(sum(norm**2 for norm in norms.values()))``. Where the gradient at the model's output
-    is enough, `softmax_gradient_norm` and `output_gradient_norm` cost next to nothing; this costs
+    The norm over all parameters is ``jnp.sqrt(sum(norm**2 for norm in norms.values()))``. Pass it
+    to `track_groups` as ``gradient_norms``. If the gradient at the model's output is enough,
+    `softmax_gradient_norm` and `output_gradient_norm` cost next to nothing. This function costs
     about another step. No gradient flows through it. Call it under ``jax.jit``.
 
     Args:
-      loss_fn: from parameters and a batch to a loss, a mean or a sum over examples. It is run on
-        every example as a batch of one, so nothing in it may mix examples: BatchNorm must use its
-        running averages. A random key is the same for all examples (an array of uint32 and
-        shape (2,) is taken for one).
-      argnums, has_aux: as in `value_and_grad`; what is returned besides the loss is dropped.
-      batch_argnums: which positional arguments hold the batch, the examples along the first axis
-        of all their arrays; by default as in `value_and_grad`. The others, and numbers alone,
-        are passed on whole.
+      loss_fn: maps parameters and a batch to a loss, a mean or a sum over examples. It runs on
+        every example as a batch of one, so it must not mix examples: BatchNorm must use its running
+        averages. All examples share the same random key. (A uint32 array of shape (2,) counts as a
+        key.)
+      argnums, has_aux: as in `value_and_grad`. The auxiliary output is dropped.
+      batch_argnums: the positional arguments that hold the batch, with examples along the first
+        axis of all their arrays. The default is that of `value_and_grad`. Other arguments and
+        scalars are passed on whole.
 
     Returns:
-      A function of the loss's arguments to norms by the parameter's path, each of shape
-      ``(examples,)``, in float32 (float64 where the gradient is).
+      A function of the loss's arguments that returns the norms by parameter path. Each has shape
+      ``(examples,)``, in float32 (float64 if the gradient is).
 
     Raises:
-      ValueError: if the batch holds no array, or arrays of different numbers of examples.
+      ValueError: if the batch holds no array, or if its arrays differ in their number of examples.
 
     References:
       Goodfellow, "Efficient Per-Example Gradient Computations" (2015), for one row; Li et al.,
@@ -108,23 +108,23 @@ def _check_examples(arrays: Sequence[Array]) -> None:
     shapes = [array.shape for array in arrays]
     if len({shape[0] for shape in shapes}) != 1:
         raise ValueError(
-            f"The arrays of the batch are of shapes {shapes}: example_gradient_norms needs arrays "
-            "(not lists of numbers) with the same number of examples along their first axes. Name "
-            "the arguments that hold the batch with batch_argnums; the others are passed on whole."
+            f"The arrays of the batch have shapes {shapes}. example_gradient_norms needs arrays "
+            "(not lists of numbers) with the same number of examples along the first axis. Name "
+            "the arguments that hold the batch with batch_argnums. Others are passed on whole."
         )
 
 
 def _zero(arrays: Sequence[Array]) -> Array:
-    """Zero, which inside ``shard_map`` varies over the devices as the arrays do."""
+    """Zero, which varies over devices as the arrays do inside ``shard_map``."""
     numbers = [array for array in arrays if jnp.issubdtype(array.dtype, jnp.number)]
     widest = jnp.result_type(float)
     return sum((jnp.zeros_like(a, widest).sum() for a in numbers), jnp.zeros([], widest))
 
 
 def _varying(args: tuple[Any, ...], argnums: int | Sequence[int], zero: Array) -> tuple[Any, ...]:
-    """The arguments with parameters that vary over devices as a zero does.
+    """The arguments, with parameters that vary over devices as ``zero`` does.
 
-    Inside ``shard_map`` the gradient of a parameter that does not vary is summed over devices.
+    Inside ``shard_map``, JAX sums the gradient of a parameter over the axes it does not vary over.
     """
     chosen = positions("argnums", argnums, len(args))
 
@@ -139,7 +139,7 @@ def _varying(args: tuple[Any, ...], argnums: int | Sequence[int], zero: Array) -
 
 
 def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
-    """The norms of one example's gradient."""
+    """The gradient norms of one example."""
     measured = leaves_of_one_layer(traced)
     of_number = dict(zip(traced.numbers, traced.arrays, strict=True))
     numbers = [leaf.number for leaf in traced.leaves if leaf.number not in measured]
@@ -164,10 +164,10 @@ def _norms(traced: Traced, has_aux: bool, zero: Array) -> dict[str, Array]:
 
 
 def _measured(operation: Operation, use: Use, probes: dict[int, Array]) -> Operation:
-    """A layer's operation, where the squared norm of the weight's gradient flows to a probe.
+    """A layer's operation that sends the squared norm of the weight's gradient to a probe.
 
-    The weight has no gradient then. What the iterations of a loop add up to is right as well:
-    each has its own part of a stacked leaf.
+    The weight itself gets no gradient. Sums over the iterations of a loop are correct too, because
+    each iteration has a separate part of a stacked leaf.
     """
     probe = probes.get(next(iter(use.weight.leaves)))
     if probe is None:
@@ -180,7 +180,7 @@ def _measured(operation: Operation, use: Use, probes: dict[int, Array]) -> Opera
 
 
 def _squared_norm(layer: Layer, seen: RowInput, cotangent: Array, pull: Pull) -> Array:
-    """That of a weight's gradient, without the gradient where that takes more than its rows."""
+    """The squared norm of a weight's gradient, from pairs of rows if these are cheaper."""
     rows = cotangent.size // max(1, layer.groups * layer.outputs)
     if 0 < rows**2 < layer.inputs * layer.outputs and not jnp.iscomplexobj(cotangent):
         pairs = seen.products_of_rows(cotangent)

@@ -1,4 +1,4 @@
-"""value_and_grad: the loss, its gradient, and what every parameter's layer saw."""
+"""value_and_grad: the loss, its gradient and the input statistics of every layer."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -34,10 +34,10 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Any, InputStats]]:
     r"""Like ``jax.value_and_grad``, and also returns the statistics of every layer's input.
 
-    The loss runs unchanged. It is traced, and an equation is a layer when it applies a weight,
-    made from parameters and not from data, to something made from data: a matrix product, a
-    convolution or a table lookup, in whichever framework and by whichever detour. Call it under
-    ``jax.jit``: without, the loss runs twice, once for its gradient and once for the statistics.
+    The loss runs unchanged. It is traced, and every matrix product, convolution or table lookup
+    that applies a weight to data is a layer. A weight is made from parameters and not from data. It
+    may be cast, reshaped or merged before its layer, in any framework. Call the function under
+    ``jax.jit``. Without it the loss runs twice, once for its gradient and once for the statistics.
 
     >>> import jax.numpy as jnp
     >>> def loss_fn(params, inputs):
@@ -51,35 +51,37 @@ def value_and_grad(
     [2.0]
 
     Args:
-      loss_fn: a function to a scalar, or to ``(scalar, aux)`` with ``has_aux``.
+      loss_fn: returns a scalar, or ``(scalar, aux)`` with ``has_aux``.
       argnums: the arguments to differentiate, as in ``jax.value_and_grad``.
-      has_aux: whether the loss returns something besides its value.
-      batch_argnums: which positional arguments hold data. By default all but the differentiated
-        ones and PRNG keys, and keyword arguments too. Batch statistics, masks of weights and the
-        like are not data: with them among the arguments, say here which one the batch is. (A
-        uint32 array of shape (2,) counts as a key, several raw keys in one array do not.)
-      structure: what to keep of each layer's second moment; the same as in the transformation.
+      has_aux: whether the loss also returns auxiliary data.
+      batch_argnums: the positional arguments that hold data. The default is all arguments, keyword
+        arguments included, except PRNG keys and the differentiated ones. Batch statistics, masks of
+        weights and the like are not data. If they are among the arguments, name the batch here. (A
+        uint32 array of shape (2,) counts as a key. An array of several raw keys does not.)
+      structure: the structure of each layer's second moment; the same as in the transformation.
       per_example: divides the gradient of every row (an example, a token, a patch) by the norm of
-        its own input before the rows are summed; True for ``PerExample()``. The loss, and what
-        flows to earlier layers and to biases, stay as they are. Reverse mode only.
-      strict: whether a leaf with two or more axes that no layer uses is an error. If not, it gets
-        no statistics, and one warning names all such leaves.
+        its input, before the rows are summed. True stands for ``PerExample()``. The loss and the
+        gradients of earlier layers and biases stay the same. Reverse mode only.
+      strict: whether a leaf with two or more axes and no layer is an error. Biases, gains and
+        leaves that get no gradient from data are exempt. If False, such a leaf gets no statistics,
+        and one warning names them all.
       axis_name: the axes of ``jax.shard_map``, ``jax.pmap`` or ``jax.vmap`` that the batch is split
-        over, one name or several in the order of the split. Over them the statistics are added, and
-        drawn rows are those that one device would draw. Under ``jax.jit`` with sharded arrays there
-        is nothing to add.
+        over: one name, or several in the order of the split. The statistics are summed over them.
+        Drawn rows are those that a single device would draw. Under ``jax.jit`` with sharded arrays
+        no sum is needed.
 
     Returns:
-      A function of the loss's arguments to ``(value, grads, input_stats)``, where ``value`` is
-      ``(loss, aux)`` with ``has_aux``. ``input_stats`` has one `InputMoments` for every leaf, by
-      path, and None for a leaf that is no layer's weight (biases, the gains of norms).
+      A function of the loss's arguments that returns ``(value, grads, input_stats)``. ``value`` is
+      ``(loss, aux)`` with ``has_aux``. ``input_stats`` maps the path of every leaf to an
+      `InputMoments`. It is None for leaves that are not a layer's weight (biases, the gains of
+      norms).
 
     Raises:
-      ValueError: if no layer was found at all (a batch that was closed over), or in strict mode
-        a leaf was not captured, or with ``per_example`` a weight is applied by a function with a
-        derivative rule of its own, or if there is no axis of this name.
-      TypeError: if an argument is not of its type, a leaf of the parameters has no gradient, or
-        the loss does not return what ``has_aux`` says.
+      ValueError: if no layer was found (the loss may close over the batch), if strict mode finds a
+        leaf without a layer, or if there is no axis of this name. Under ``per_example``, also if a
+        weight is applied by a function with a custom derivative rule or described by a `tap`.
+      TypeError: if an argument has the wrong type, if a leaf of the parameters has no gradient, or
+        if the loss contradicts ``has_aux``.
     """
     check_structure(structure)
     rows, axes = _checked_rows(per_example), names_of(axis_name)
@@ -107,8 +109,8 @@ def value_and_grad(
         return ((value, aux) if has_aux else value), grads, input_stats
 
     def loss_itself(*args: Any, **kwargs: Any) -> Any:
-        # Made again inside the gradient, as in a trace: a Flax variable may be written to only
-        # where it was made.
+        # Rebuild the arguments inside the gradient, as a trace does. A Flax variable can only be
+        # written to in the trace that created it.
         args, kwargs = jax.tree.map(lambda leaf: leaf, (args, kwargs))
         return loss_fn(*args, **kwargs)
 
@@ -123,8 +125,8 @@ def value_and_grad(
     def with_statistics(*args: Any, **kwargs: Any) -> tuple[Any, Any, InputStats]:
         check_parameters(args, argnums, batch_argnums)
         check_axes(axes)
-        # Without jit some functions (jnp.mean) are compiled as one, and differ in the last bit
-        # from the operations that they are traced to. So there the loss itself is run.
+        # Without jit, some functions (jnp.mean) are compiled as a whole. They differ in the last
+        # bit from the operations in their trace, so the loss itself runs.
         leaves = jax.tree.leaves((args, kwargs))
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return in_one_run(False, *args, **kwargs)

@@ -1,9 +1,17 @@
-"""Interpreter: runs an analyzed program unchanged and adds up what its layers saw.
+"""Interpreter: runs an analyzed program unchanged and sums its layers' input statistics.
 
-An equation without layers and effects runs as it is. One that holds a program with them (`jit`,
-`scan`, `remat`, `cond`) is built again around the same program with more results. A custom
-derivative rule must stay what it is, so such an equation runs as it is and its inside is run once
-more, for the statistics alone.
+An equation without layers and effects runs as it is. An equation around a program that has them
+(`jit`, `scan`, `remat`, `cond`) is rebuilt around the same program, with more results. A custom
+derivative rule must stay intact. Such an equation runs as it is, and its program runs once more for
+the statistics. Take a program with a dense layer, a scanned layer and a layer with a custom rule:
+
+    a = mul x 2.0                runs as it is
+    b = dot_general a w          runs as it is, and the layer's input `a` is observed
+    c = scan[body] b v           is rebuilt: the new body also returns the sums of `v`
+    d = custom_vjp_call[f] c u   runs as it is, and `f` runs once more for the sums of `u`
+    e = reduce_sum d             runs as it is
+
+The run returns ``[e]`` and the sums ``{w: ..., v: ..., u: ...}``, keyed by leaf number.
 """
 
 import dataclasses
@@ -34,12 +42,12 @@ class Interpreter:
     """Runs programs.
 
     Attributes:
-      structure: what is kept of every layer's input.
-      targets: a target for every leaf (by number) whose inputs are to be looked at.
-      rewire: what to run in place of a layer's operation, if anything.
+      structure: the structure of every layer's input.
+      targets: the target of every leaf (by number) whose inputs are observed.
+      rewire: replaces the operation of a layer, if given.
       silent: whether to leave out prints, callbacks and checks, in a second run of a program.
-      draw: what decides which rows of an input are drawn, where a structure asks for some.
-      is_staged: whether operations are traced into a larger program, and not run one by one.
+      draw: decides which rows of an input are drawn, if a structure samples rows.
+      is_staged: whether operations are traced into a larger program, instead of run one by one.
     """
 
     structure: Structure
@@ -50,7 +58,7 @@ class Interpreter:
     is_staged: bool = False
 
     def run(self, program: Program, arguments: Sequence[Any]) -> Results:
-        """The program's results, and the sums for every leaf that a layer in it uses."""
+        """The results of the program, and the sums of every leaf that a layer in it uses."""
         jaxpr = program.closed.jaxpr
         values = dict(zip(jaxpr.constvars, program.closed.consts, strict=True))
         values.update(zip(jaxpr.invars, arguments, strict=True))
@@ -83,15 +91,15 @@ class Interpreter:
         return dataclasses.replace(self, silent=True)
 
     def among(self, axes: Sequence[str], seed: Any) -> "Interpreter":
-        """On one of the devices along these axes too, each with its part of the batch."""
+        """The interpreter on one device along these axes, each with a part of the batch."""
         return dataclasses.replace(self, draw=Draw(seed, (*self.draw.axes, *axes)))
 
     def _stands_apart(self, program: Program, place: int) -> bool:
-        """Whether an equation is not run as it is, in one stretch with its neighbours."""
+        """Whether an equation cannot run as it is, in one stretch with its neighbors."""
         return place in program.inner or (bool(self.rewire) and place in program.uses)
 
     def _apart(self, program: Program, place: int, operands: Sequence[Any]) -> Results:
-        """An equation that is built again around its program, or rewired."""
+        """Runs an equation that is rebuilt around its program, or rewired."""
         jaxpr, equation = program.closed.jaxpr, program.closed.jaxpr.eqns[place]
         if place in program.inner:
             with compat.context_of(equation):
@@ -102,7 +110,7 @@ class Interpreter:
         return evaluate(operands), {}
 
     def _seen(self, use: Use, equation: JaxprEqn, operands: Sequence[Any]) -> Found:
-        """What a layer saw, in the form that each of its leaves keeps."""
+        """The sums of a layer's input, in the form that each of its leaves keeps."""
         inputs = [operands[place] for place in use.layer.input]
         draw = jax.tree.map(on_current_mesh, self.draw.of(inputs))
         whole = [axis for axis in self.draw.axes if axis not in draw.axes]
@@ -121,10 +129,10 @@ class Interpreter:
 
 
 def _pooled(sums: Array, count: Array, use: Use, layout: Layout) -> Sums:
-    """One number for a leaf without an exact layout.
+    """A single value for a leaf without an exact layout.
 
-    Its layers may differ in their inputs. What is pooled is the power of a row, and what the
-    layout calls its inputs (the fewest) divides it.
+    The layers of the leaf may differ in their number of inputs. So the power of whole rows is
+    pooled. It is divided by the layout's number of inputs, the smallest of them.
     """
     share = use.layer.inputs / max(1, layout.inputs)
     return share * sums.sum(axis=0, keepdims=True), count.sum(axis=0, keepdims=True)

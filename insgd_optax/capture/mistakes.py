@@ -1,4 +1,4 @@
-"""Mistakes in a call of a gradient function, and messages that name the mistake and its fix."""
+"""Mistakes: errors for wrong calls of a gradient function, each with its fix."""
 
 import dataclasses
 import sys
@@ -12,17 +12,17 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from insgd_optax.capture.arguments import is_array, positions
 
-NNX_RECIPE = """Modules have an entry that keeps what the loss changes in them:
+NNX_RECIPE = """Call the function for modules, which keeps the changes that the loss makes to them:
     loss, grads, input_stats = insgd_optax.nnx.value_and_grad(loss_fn)(model, batch)
-or give the loss the parameters, the other variables and the batch as arguments:
+or pass the parameters, the other variables and the batch to the loss as arguments:
     graph, params, rest = nnx.split(model, nnx.Param, ...)"""
 
-EQUINOX_RECIPE = """Modules have an entry that differentiates their arrays alone:
+EQUINOX_RECIPE = """Call the function for modules, which differentiates only their arrays:
     loss, grads, input_stats = insgd_optax.equinox.value_and_grad(loss_fn)(model, batch)
-or give the loss the arrays of the model as an argument:
+or pass the arrays of the model to the loss as an argument:
     params, static = eqx.partition(model, eqx.is_inexact_array)"""
 
-RECIPE = """Put what is trained into an argument by itself, and say with argnums which one that is:
+RECIPE = """Put the trained parameters into a separate argument and select it with argnums:
     value_and_grad(loss_fn, argnums=...)"""
 
 NOT_TRAINED = ("BatchStat", "Cache", "Intermediate", "RngState")
@@ -33,18 +33,18 @@ def check_parameters(
     argnums: int | Sequence[int],
     batch_argnums: int | Sequence[int] | None,
 ) -> None:
-    """Raises unless the arguments to differentiate hold real or complex arrays alone.
+    """Raises unless the arguments to differentiate hold only real or complex arrays.
 
     Raises:
-      TypeError: with the path and the type of a leaf that has no gradient, or if the parameters
-        seem to be another argument.
+      TypeError: with the path and the type of a leaf that has no gradient, or if another argument
+        looks like the parameters.
     """
     for place in positions("argnums", argnums, len(args)):
         _check_variables(place, args[place])
         for path, leaf in tree_flatten_with_path(args[place])[0]:
             if not _has_gradient(leaf):
                 raise TypeError(
-                    f"Argument {place} of the loss is to be differentiated, and {_named(path)} is "
+                    f"Argument {place} of the loss is differentiated, but {_named(path)} is "
                     f"{_described(leaf)}, which has no gradient.\n{_recipe(args[place])}"
                 )
     if argnums == 0 and batch_argnums is None:
@@ -52,54 +52,54 @@ def check_parameters(
 
 
 def check_result(result: Any, has_aux: bool) -> None:
-    """Raises unless a loss returned what ``has_aux`` says.
+    """Raises unless the result of a loss agrees with ``has_aux``.
 
     Raises:
-      TypeError: with the type that it returned.
+      TypeError: with the type of the result.
     """
     is_pair = isinstance(result, tuple) and len(result) == 2
     if has_aux and not is_pair:
         raise TypeError(
-            f"With has_aux=True the loss must return (loss, aux), and it returned "
-            f"{_described(result)}. Return a pair, or leave has_aux out."
+            f"With has_aux=True the loss must return (loss, aux), but it returned "
+            f"{_described(result)}. Return a pair, or omit has_aux."
         )
     if not has_aux and not is_array(result) and not isinstance(result, int | float | complex):
         raise TypeError(
-            f"The loss must return a number, and it returned {_described(result)}. If it returns "
+            f"The loss must return a number, but it returned {_described(result)}. If it returns "
             "(loss, aux), call value_and_grad(loss_fn, has_aux=True)."
         )
 
 
 def check_axes(axes: Sequence[str]) -> None:
-    """Raises unless every axis to add over is one of the code around the call.
+    """Raises unless the code around the call defines every axis to sum over.
 
     Raises:
-      ValueError: with the name of an axis that there is not.
+      ValueError: with the name of an undefined axis.
     """
     for axis in axes:
         try:
             jax.lax.axis_index(axis)
         except NameError:
             raise ValueError(
-                f"axis_name=... adds the statistics over {axis!r}, and there is no axis "
-                "of this name here. It is for a step inside jax.shard_map, or inside jax.pmap or "
-                "jax.vmap with axis_name=. Under jax.jit with sharded arrays leave it out: there "
-                "the statistics are those of the whole batch."
+                f"axis_name=... sums the statistics over {axis!r}, but there is no axis "
+                "of this name here. Pass it inside jax.shard_map, or inside jax.pmap or "
+                "jax.vmap with axis_name=. Omit it under jax.jit with sharded arrays, where "
+                "the statistics already cover the whole batch."
             ) from None
 
 
 def hidden_data(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], argnums: int | Sequence[int]
 ) -> list[str]:
-    """Why JAX may not see the data among the arguments, in words.
+    """Sentences on why JAX may not see the data among the arguments.
 
-    It sees no array inside of an object that it does not know, and it drops operations that have
-    no rows: lookups, and convolutions under `jax.vmap`.
+    JAX does not see the arrays inside objects of unknown types. It also drops operations without
+    rows: lookups, and convolutions under `jax.vmap`.
     """
     found = []
     differentiated = positions("argnums", argnums, len(args))
     for path, leaf in tree_flatten_with_path((args, dict(kwargs)))[0]:
-        # The path starts with (args, kwargs) and the place in them.
+        # The path starts with the index in (args, kwargs), then the argument.
         place = getattr(path[1], "idx", None)
         argument = f"Argument {getattr(path[1], 'key', place)}"
         if is_array(leaf):
@@ -128,7 +128,7 @@ def _registration(leaf: Any) -> str:
 
 
 def _check_variables(place: int, argument: Any) -> None:
-    """Raises for statistics and random states of an NNX model, which the loss would lose."""
+    """Raises for statistics and random states of an NNX model, whose updates would be lost."""
     nnx = sys.modules.get("flax.nnx")
     if nnx is None:
         return
@@ -137,16 +137,17 @@ def _check_variables(place: int, argument: Any) -> None:
     others = {type(each).__name__ for each in variables if isinstance(each, kinds)}
     if others:
         raise TypeError(
-            f"Argument {place} of the loss is a {type(argument).__name__} of NNX that holds "
-            f"{', '.join(sorted(others))} beside its parameters. These are not to be "
-            f"differentiated, and what the loss writes to them would be lost.\n{NNX_RECIPE}"
+            f"Argument {place} of the loss is an NNX {type(argument).__name__} that holds "
+            f"{', '.join(sorted(others))} in addition to its parameters. These must not be "
+            f"differentiated, and the loss's updates to them would be lost.\n{NNX_RECIPE}"
         )
 
 
 def _check_order(args: tuple[Any, ...]) -> None:
-    """Raises if the first argument looks like the inputs, and another one like the parameters.
+    """Raises if the first argument looks like the inputs and another one like the parameters.
 
-    That is an array with as many rows as the labels, before a tree of matrices which have not.
+    The inputs are an array with as many rows as the labels. The parameters are a tree of matrices,
+    and no leaf of it has this number of rows.
     """
     first, others = args[0], args[1:]
     if not is_array(first) or not jnp.shape(first):
@@ -160,10 +161,10 @@ def _check_order(args: tuple[Any, ...]) -> None:
         matrices = [shape for shape in shapes if len(shape) >= 2]
         if has_labels and len(matrices) >= 2 and all(shape[0] != rows for shape in shapes if shape):
             raise TypeError(
-                f"Argument 0 of the loss is to be differentiated, but it looks like the inputs (an "
-                f"array of shape {jnp.shape(first)}), and argument {place} like the parameters. "
-                f"Call value_and_grad(loss_fn, argnums={place}); if argument 0 is what is trained, "
-                "say which arguments hold the batch with batch_argnums."
+                f"Argument 0 of the loss is differentiated, but it looks like the inputs (an array "
+                f"of shape {jnp.shape(first)}), and argument {place} looks like the parameters. "
+                f"Call value_and_grad(loss_fn, argnums={place}). If argument 0 holds the "
+                "parameters, name the arguments with the batch in batch_argnums."
             )
 
 
@@ -189,5 +190,5 @@ def _described(value: Any) -> str:
     if is_array(value):
         return f"an array of dtype {value.dtype} and shape {jnp.shape(value)}"
     if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return f"of type {type(value).__name__}"
+        return f"a tuple of length {len(value)}"
+    return f"an object of type {type(value).__name__}"

@@ -1,8 +1,9 @@
-"""Moved: where the entries of a variable lie in the leaf, or the layer's result, they come from.
+"""Moved: maps the entries of a variable to positions in the leaf or layer result they come from.
 
-An axis of 12 that runs through a leaf of shape ``(3, 4)`` is two digits, ``(3, 4), (4, 1)``: how
-often each counts, and how far apart its entries lie. Reshapes split and merge digits, transposes
-move them, broadcasts add digits that lie nowhere, of stride 0.
+An axis is a sequence of digits. Each digit has a size and the stride between its entries. An axis
+of 12 that runs through a leaf of shape ``(3, 4)`` has the digits ``(3, 4), (4, 1)``. Reshapes split
+and merge digits, and transposes move them. Broadcasts add digits of stride 0, which have no
+position.
 """
 
 import dataclasses
@@ -19,13 +20,13 @@ Pair = tuple[int, int, int]  # size, and the strides of two variables
 
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """A variable whose entries are those of a source: moved, cast or repeated, and no more.
+    """A variable whose entries come from one source and were only moved, cast or repeated.
 
     Attributes:
       source: the number of a leaf, or the `Use` of a layer.
-      axes: the digits of each axis, the slowest first.
+      axes: the digits of each axis, slowest first.
       loops: for each scan that has taken a leading axis, its depth and the digits of that axis.
-      offset: where the first entry lies, of a slice.
+      offset: the position of the first entry, for a slice.
     """
 
     source: Hashable
@@ -49,15 +50,15 @@ class Moved:
         return dataclasses.replace(self, axes=tuple(self.axes[axis] for axis in order))
 
     def broadcast(self, shape: Sequence[int], places: Sequence[int]) -> "Moved":
-        """The variable with its axes at these places of a larger shape."""
+        """Puts the axes of the variable at these places of a larger shape."""
         axes = [_axis(size, 0) for size in shape]
         for place, axis in zip(places, self.axes, strict=True):
-            if axis:  # one entry along an axis is repeated
+            if axis:  # an axis with a single entry is repeated
                 axes[place] = axis
         return dataclasses.replace(self, axes=tuple(axes))
 
     def reshaped(self, shape: Sequence[int]) -> "Moved | None":
-        """The variable in another shape; None where an axis of it has no digits."""
+        """The variable in another shape; None if its digits do not fit the new axes."""
         digits, axes = _merged(itertools.chain.from_iterable(self.axes)), []
         for size in shape:
             taken = _take(digits, size)
@@ -67,7 +68,7 @@ class Moved:
         return dataclasses.replace(self, axes=tuple(axes))
 
     def enter_loop(self, depth: int) -> "Moved | None":
-        """One iteration's part of it. A layer's result may lose rows, not outputs."""
+        """The slice of one iteration. A layer's result may lose rows, not outputs."""
         first, rest = self.axes[0], self.axes[1:]
         if isinstance(self.source, int):
             loops = (*self.loops, (depth, first))
@@ -75,7 +76,7 @@ class Moved:
         return None if any(stride for _, stride in first) else Moved(self.source, rest)
 
     def sliced(self, cut: Sequence[slice]) -> "Moved | None":
-        """Every axis from a start to an end in steps; None where that is not regular."""
+        """Slices every axis with a start, a stop and a step; None if that is not regular."""
         offset, axes = self.offset, []
         for axis, places in zip(self.axes, cut, strict=True):
             found = _cut(axis, range(places.start, places.stop, places.step or 1))
@@ -89,16 +90,16 @@ class Moved:
 def layout_of_bias(
     pairs: Sequence[Pair], shape: tuple[int, ...], groups: int, outputs: int
 ) -> Layout | None:
-    """How a leaf is one row for each matrix of a layer, from the digits that are added up.
+    """The layout of a bias as one row per matrix of its layer, from the digits of the sum.
 
     Args:
-      pairs: digits of the sum, with the strides of ``(groups, outputs)`` and of the leaf.
-      shape: the leaf's.
-      groups, outputs: the layer's.
+      pairs: digits of the sum, each with its strides in ``(groups, outputs)`` and in the leaf.
+      shape: the shape of the leaf.
+      groups, outputs: the sizes of the layer.
 
     Returns:
-      The leaf's layout, None unless each output of each group meets one entry of it, and each
-      entry one output.
+      The layout of the leaf. None unless every output of every group gets one entry of the leaf,
+      and every entry goes to one output.
     """
     if any((of_layer == 0) != (of_leaf == 0) for _, of_layer, of_leaf in pairs):
         return None
@@ -109,13 +110,13 @@ def layout_of_bias(
     order = sorted(range(len(stored)), key=lambda place: -stored[place][1])
     steps = append_step((), ("reshape", sizes), shape)
     steps = append_step(steps, ("transpose", tuple(order)), sizes)
-    if steps and steps[-1][0] == "reshape":  # the layout's own sizes are a reshape
+    if steps and steps[-1][0] == "reshape":  # the layout reshapes to its sizes itself
         steps = steps[:-1]
     return Layout(shape, steps, groups, 1, outputs)
 
 
 def common_digits(first: Sequence[Axis], second: Sequence[Axis]) -> list[Pair] | None:
-    """Two readings of the same axes in common digits; None where there are none."""
+    """Splits two readings of the same axes into common digits; None if there are none."""
     pairs: list[Pair] = []
     for one, other in zip(first, second, strict=True):
         found = _refined(one, other)
@@ -135,7 +136,7 @@ def _axis(size: int, stride: int) -> Axis:
 
 
 def _merged(digits: Iterable[Digit]) -> list[Digit]:
-    """With neighbors that count on as one digit."""
+    """Merges neighbors that together form one digit."""
     merged: list[Digit] = []
     for size, stride in digits:
         if merged and merged[-1][1] == size * stride:
@@ -146,7 +147,7 @@ def _merged(digits: Iterable[Digit]) -> list[Digit]:
 
 
 def _take(digits: list[Digit], size: int) -> Axis | None:
-    """Takes digits that make an axis of this size off the front, and splits one if need be."""
+    """Removes the digits of an axis of this size from the front, splitting one if needed."""
     taken: list[Digit] = []
     while size > 1:
         if not digits:
@@ -164,7 +165,7 @@ def _take(digits: list[Digit], size: int) -> Axis | None:
 
 
 def _cut(axis: Axis, places: range) -> tuple[Axis, int] | None:
-    """The digits of some places of an axis, and where the first of these lies."""
+    """The digits of some positions along an axis, and the offset of the first position."""
     digits = _merged(axis)
     if not digits or not places:
         return (axis, 0) if places else None
@@ -181,7 +182,7 @@ def _cut(axis: Axis, places: range) -> tuple[Axis, int] | None:
 
 
 def _refined(first: Axis, second: Axis) -> list[Pair] | None:
-    """Two readings of one axis in common digits."""
+    """Splits two readings of one axis into common digits."""
     one, other = _merged(first), _merged(second)
     pairs: list[Pair] = []
     while one and other:

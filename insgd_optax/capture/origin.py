@@ -1,4 +1,4 @@
-"""Origin: what a variable of a traced program is made of."""
+"""Origin: the parameters and the data that a variable of a traced program is made from."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -9,16 +9,16 @@ from insgd_optax.layout import Step, append_step, shape_after
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How a variable is made from one leaf by moving its entries and no more.
+    """A variable made by only moving the entries of one leaf.
 
-    Inside a scan over stacked layers a variable is one slice of the leaf. The steps always speak
-    of the whole leaf: its ``len(loops)`` leading axes are the ones that scans have taken.
+    Inside a scan over stacked layers, a variable is one slice of the leaf. The steps still describe
+    the whole leaf. Its ``len(loops)`` leading axes are the ones that scans have taken.
 
     Attributes:
-      steps: from the leaf to the whole array.
-      shape: shape of that array, with the axes that loops have taken in front.
-      loops: nesting depths of the loops that have taken an axis, outermost first.
-      leaf: the leaf's own shape.
+      steps: the steps from the leaf to the whole array.
+      shape: the shape of that array, with the axes that loops have taken in front.
+      loops: the nesting depths of the loops that have taken an axis, outermost first.
+      leaf: the shape of the leaf.
     """
 
     steps: tuple[Step, ...]
@@ -31,7 +31,7 @@ class View:
         return cls((), shape, (), shape)
 
     def then(self, step: Step) -> "View":
-        """The view after a step that the program takes on the variable."""
+        """The view after the program applies a step to the variable."""
         taken = len(self.loops)
         kind, numbers = step
         if kind == "reshape":
@@ -52,7 +52,7 @@ class View:
         return part and part.sliced(cut)
 
     def as_part(self) -> "Part | None":
-        """The same entries by their places in the leaf; None where they are not regular."""
+        """The same entries by position in the leaf; None if the positions are not regular."""
         part: Part | None = Part(Moved.of_leaf(0, self.leaf))
         for step in self.steps:
             part = part and part.then(step)
@@ -63,7 +63,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A static slice of a leaf, moved and no more: the places of its entries in the leaf."""
+    """A static slice of a leaf that was only moved, stored by the positions of its entries."""
 
     moved: Moved
 
@@ -86,7 +86,7 @@ def _part(moved: Moved | None) -> Part | None:
 
 
 class Spread:
-    """A variable that repeats a leaf's entries along new axes, as a bias is added to every row."""
+    """A variable that repeats a leaf's entries along new axes, like a bias added to every row."""
 
     def then(self, step: Step) -> "Spread":
         return self
@@ -104,19 +104,18 @@ Seen = View | Part | Spread | None
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Which parameters or which data a variable depends on.
+    """The parameters or the data that a variable depends on.
 
     Attributes:
-      leaves: for every leaf (by number) that it is made from, the view, or the part that it is;
-        SPREAD where its entries were repeated, None where they were mixed. Followed only until
-        data comes in: past that a variable is an activation.
-      data: the arguments of the loss (by position or name) that it depends on, of those that
-        hold the batch.
-      given: without either, whether it depends on an array from outside: an argument that is not
-        the batch, or one that the loss closes over.
-      computed: whether parameters have come into the data.
-      held: the leaves whose entries have met raw data, one by one, and why that may hide a layer
-        (see `held_leaves`).
+      leaves: for every leaf (by number) that it is made from, the `View` or `Part`. SPREAD if the
+        entries were repeated, None if they were mixed. Leaves are followed only until data comes
+        in. From there on a variable is an activation.
+      data: the batch arguments of the loss (by position or name) that it depends on.
+      given: without leaves and data, whether it depends on an array from outside. This is an
+        argument that is not the batch, or an array that the loss closes over.
+      computed: whether parameters have entered the data.
+      held: the leaves whose entries were combined with raw data, one by one, and why that may hide
+        a layer (see `held_leaves`).
     """
 
     leaves: Mapping[int, Seen] = dataclasses.field(default_factory=dict)
@@ -127,12 +126,12 @@ class Origin:
 
     @property
     def is_weight(self) -> bool:
-        """Made from parameters and constants alone."""
+        """Whether it is made only from parameters and constants."""
         return bool(self.leaves)
 
     @property
     def is_constant(self) -> bool:
-        """Made inside the loss, from nothing that it was given."""
+        """Whether it is created inside the loss, from none of its inputs."""
         return not (self.leaves or self.data or self.given)
 
     def then(self, step: Step) -> "Origin":
@@ -144,7 +143,7 @@ class Origin:
         return dataclasses.replace(self, leaves=inside)
 
     def sliced(self, cut: tuple[slice, ...]) -> "Origin":
-        """That of a static slice, with a start, an end and a step for every axis."""
+        """The origin of a static slice, with a start, a stop and a step for every axis."""
         parts = {leaf: view and view.sliced(cut) for leaf, view in self.leaves.items()}
         return dataclasses.replace(self, leaves=parts, held={})
 
@@ -153,13 +152,16 @@ class Origin:
         return dataclasses.replace(self, leaves=spread, held={})
 
     def without_derivative(self) -> "Origin":
-        """That of a result which no gradient flows back through: a parameter is a constant."""
+        """The origin of a result that no gradient flows back through.
+
+        Parameters become constants.
+        """
         computed = self.computed or bool(self.data and self.leaves)
         return Origin({}, self.data, self.given, computed)
 
 
 def join_mixed(origins: Iterable[Origin]) -> Origin:
-    """Origin of a result in which entries of the operands were mixed."""
+    """The origin of a result that mixes entries of the operands."""
     origins = list(origins)
     data = frozenset().union(*(origin.data for origin in origins))
     if data:
@@ -170,10 +172,10 @@ def join_mixed(origins: Iterable[Origin]) -> Origin:
 
 
 def join_entrywise(origins: Iterable[Origin]) -> Origin:
-    """Origin of a result whose every entry comes from the operands' entries at its place.
+    """The origin of a result whose entries come from the same position in the operands.
 
-    A leaf keeps its view if all operands that have one agree: in ``w * gain / norm(w)`` the norm
-    mixes entries of ``w``, but ``w`` itself says where they lie.
+    A leaf keeps its view if all operands that have one agree. In ``w * gain / norm(w)`` the norm
+    mixes entries of ``w``, but ``w`` itself still gives their positions.
     """
     origins = list(origins)
     joined = join_mixed(origins)
@@ -187,7 +189,7 @@ def join_entrywise(origins: Iterable[Origin]) -> Origin:
 
 
 def join_alternatives(origins: Iterable[Origin]) -> Origin:
-    """Origin of a variable that is one of several: a loop's carry, a branch's result."""
+    """The origin of a variable that is one of several: a loop's carry or a branch's result."""
     origins = list(origins)
     joined = join_mixed(origins)
     views = {leaf: {origin.leaves.get(leaf) for origin in origins} for leaf in joined.leaves}

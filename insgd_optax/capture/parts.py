@@ -2,10 +2,9 @@
 
     q, k = x @ w[:, :4], y @ w[:, 4:]
 
-Each slice is a separate matrix. The leaf has two groups here, and each use sees one of them. Slices
-of several sizes along the outputs are cut into blocks of one size, and a use sees some of the
-blocks.
-Uses that share one input are one wide layer, with one group.
+Each slice is a separate matrix. The leaf has two groups here, and each use sees one of them. If
+slices differ in their number of outputs, they are cut into blocks of one size. A use then sees some
+of the blocks. Uses that share one input form one wide layer with a single group.
 """
 
 import dataclasses
@@ -18,17 +17,17 @@ from insgd_optax.capture.origin import Part, View
 from insgd_optax.capture.program import Use
 from insgd_optax.layout import Layout, Step, append_step
 
-# A leaf that is cut into more blocks than these keeps one number.
+# A leaf with more blocks keeps a single value, unless each use sees one block.
 MOST_BLOCKS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where each use of a leaf has its groups.
+    """The groups of a leaf that each use sees.
 
     Attributes:
-      blocks: how many blocks the leaf has.
-      of_use: the numbers of those that a use has seen.
+      blocks: the number of blocks of the leaf.
+      of_use: the numbers of the blocks that a use has seen.
     """
 
     blocks: int
@@ -40,7 +39,7 @@ Found = tuple[Layout, tuple[int, ...], Places]
 
 @dataclasses.dataclass(frozen=True)
 class _Matrices:
-    """The matrices of a layer as places in a leaf."""
+    """The matrices of a layer, by their positions in a leaf."""
 
     loops: tuple[tuple[int, Axis], ...]
     groups: Axis
@@ -52,7 +51,7 @@ class _Matrices:
 def layout_of_parts(number: int, shape: tuple[int, ...], uses: Sequence[Use]) -> Found | None:
     """A leaf's layout, the loops whose iterations are groups, and the places of its uses.
 
-    None where the uses have no layout in common.
+    None if the uses have no layout in common.
     """
     found = [_matrices(use, number) for use in uses]
     known = [each for each in found if each is not None]
@@ -108,7 +107,7 @@ def _matrices(use: Use, number: int) -> _Matrices | None:
 def _common_outputs(
     uses: Sequence[_Matrices], kept: Sequence[Digit], total: int
 ) -> list[Digit] | None:
-    """The outputs of one block: those of a use, or what all of their sizes are multiples of."""
+    """The outputs of one block, which divide the outputs and the starts of all uses."""
     several = {each.outputs for each in uses}
     if len(several) == 1:
         return list(uses[0].outputs) or [(1, 1)]
@@ -123,7 +122,7 @@ def _common_outputs(
 
 
 def _between(digits: Sequence[Digit], total: int) -> list[Digit] | None:
-    """The digits that are missing to a whole leaf, the slowest first: they number its blocks."""
+    """The digits that complete the whole leaf, slowest first. They number its blocks."""
     missing, reached = [], 1
     for size, stride in sorted(digits, key=lambda digit: digit[1]):
         if size == 1:
@@ -158,12 +157,12 @@ def _blocks(use: _Matrices, outputs: Sequence[Digit], between: Sequence[Digit]) 
 def _layout(
     shape: tuple[int, ...], order: Sequence[Digit], sizes: tuple[int, int, int], one_hot: bool
 ) -> Layout:
-    """The layout of a leaf whose digits are read in this order."""
+    """The layout of a leaf that reads its digits in this order."""
     real = [digit for digit in order if digit[0] > 1]
     stored = sorted(real, key=lambda digit: -digit[1])
     lengths = tuple(size for size, _ in stored)
     steps = append_step((), ("reshape", lengths), shape)
     steps = append_step(steps, ("transpose", tuple(map(stored.index, real))), lengths)
-    if steps and steps[-1][0] == "reshape":  # the layout's own sizes are a reshape
+    if steps and steps[-1][0] == "reshape":  # the layout reshapes to its sizes itself
         steps = steps[:-1]
     return Layout(shape, steps, *sizes, one_hot=one_hot)

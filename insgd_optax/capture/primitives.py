@@ -1,9 +1,9 @@
-"""Primitives: what an equation does with the entries of its operands, by its name."""
+"""Primitives: classifies equations by how they treat the entries of their operands."""
 
 from insgd_optax import compat
 from insgd_optax.compat import JaxprEqn
 
-# Every entry of the result comes from the operands' entries at the same place.
+# Every entry of the result comes from the entries at the same position in the operands.
 ENTRYWISE = frozenset(
     """abs add add_any and atan2 bessel_i0e bessel_i1e cbrt ceil clamp complex
     convert_element_type copy copy_p cos cosh digamma div erf erf_inv erfc exp exp2 expm1 floor
@@ -14,12 +14,12 @@ ENTRYWISE = frozenset(
 )
 PASSING_ON = frozenset({"optimization_barrier", "device_put", "pvary", "pcast", "reshard"})
 RESHAPING = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim"})
-# Entries of the result are entries of one operand or of another, or their sums.
+# Every entry of the result comes from one of the operands, or combines their entries.
 JOINING = frozenset(
     """concatenate dynamic_update_slice pad scatter scatter-add scatter-max scatter-min
     scatter-mul scatter_add scatter_max scatter_min scatter_mul""".split()
 )
-# Entries of data stay what they are, at other places.
+# Entries of data move, and change at most their sign or dtype.
 MOVING_DATA = (
     RESHAPING
     | PASSING_ON
@@ -28,13 +28,13 @@ MOVING_DATA = (
     sharding_constraint slice split transpose unstack""".split()
     )
 )
-# A weight that is one operand may be that of a layer whose input is another.
+# These may be layers: one operand is the weight and another one the input.
 PRODUCTS = frozenset(
     "conv_general_dilated dot_general dynamic_slice gather ragged_dot ragged_dot_general".split()
 )
-# Of these, the ones that pick entries of the weight and sum none.
+# The products that only select entries of the weight.
 LOOKUPS = frozenset({"dynamic_slice", "gather"})
-# JAX cannot look into what they compute.
+# JAX cannot see inside these.
 OPAQUE = frozenset({"core_map", "ffi_call", "io_callback", "pallas_call", "pure_callback"})
 # The derivative is zero everywhere.
 FLAT = frozenset({"ceil", "floor", "is_finite", "round", "sign", "stop_gradient"})
@@ -42,9 +42,9 @@ SUMS = frozenset({"add", "add_any"})
 
 
 def is_multiplication(equation: JaxprEqn) -> bool:
-    """Whether it is a product, written as one of tensors, that contracts nothing.
+    """Whether it is written as a product of tensors but contracts nothing.
 
-    ``einsum("bi,i->bi")`` is ``x * gain``; so is a depthwise convolution with a window of one.
+    ``einsum("bi,i->bi")`` is ``x * gain``. So is a depthwise convolution with a window of one.
     """
     params = equation.params
     if equation.primitive.name == "dot_general":
@@ -59,11 +59,11 @@ def is_multiplication(equation: JaxprEqn) -> bool:
 
 
 def is_entrywise(equation: JaxprEqn) -> bool:
-    """Whether it adds, multiplies, selects or the like, and applies no matrix."""
+    """Whether it adds, multiplies or selects entries, and applies no matrix."""
     return equation.primitive.name in ENTRYWISE | JOINING or is_multiplication(equation)
 
 
 def is_penalty(equation: JaxprEqn) -> bool:
-    """Whether it adds numbers: there, what a leaf adds to a loss meets no data."""
+    """Whether it adds or subtracts scalars. A leaf added to a loss this way meets no data."""
     name = equation.primitive.name
     return name in SUMS | {"sub"} and compat.shape_of(equation.outvars[0]) == ()

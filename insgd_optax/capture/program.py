@@ -1,4 +1,4 @@
-"""Program: a traced program with its layers, and what is known of its variables."""
+"""Program: a traced program with its layers and the origins of its variables."""
 
 import collections
 import dataclasses
@@ -21,10 +21,10 @@ class Use:
 
     Attributes:
       layer: the layer.
-      weight: where its weight comes from.
-      rows: how many rows each of its matrices is applied to, in all runs of the loops around it.
-      times: how often these run it.
-      inputs: the program's number and the variables that say what the layer's input is.
+      weight: the origin of its weight.
+      rows: the number of rows that each of its matrices is applied to, over all runs.
+      times: the number of runs.
+      inputs: identifies the layer's input, by the program and the variables in it.
     """
 
     layer: Layer
@@ -36,21 +36,21 @@ class Use:
 
 @dataclasses.dataclass
 class Program:
-    """A traced program with what was found in it.
+    """A traced program and its analysis.
 
     Attributes:
       closed: the program with its constants.
-      reach: the variables that a derivative of the loss flows back through. A layer or a reason
-        counts only there.
-      depth: how many scans it stands in.
-      times: how often they run it.
-      outputs: origins of its results.
-      uses: the layer at an equation, by the equation's place.
-      origins: of every variable that depends on parameters or data.
+      reach: the variables that a derivative of the loss flows back through. Layers and reasons
+        count only within it.
+      depth: the number of scans around it.
+      times: the number of runs, over loops of known length and the devices that split its data.
+      outputs: the origins of its results.
+      uses: the layer of an equation, by the equation's place.
+      origins: the origin of every variable that is not a constant.
       nested: the programs of an equation, by the equation's place.
-      inner: those of equations that hold layers or effects.
-      why_not: for a leaf (by number), why an equation that uses it is not a layer.
-      split: the mesh axes over which its data is split, in a ``shard_map``.
+      inner: the same for equations that hold layers or effects.
+      why_not: for a leaf (by number), the reasons that equations with it are not layers.
+      split: the mesh axes that its data is split over, in a ``shard_map``.
     """
 
     closed: ClosedJaxpr
@@ -67,7 +67,7 @@ class Program:
 
     @functools.cached_property
     def readers(self) -> collections.Counter[Any]:
-        """How many equations read each variable."""
+        """The number of equations that read each variable."""
         return collections.Counter(
             atom
             for equation in self.closed.jaxpr.eqns
@@ -76,7 +76,7 @@ class Program:
 
     @functools.cached_property
     def makers(self) -> dict[Any, JaxprEqn]:
-        """Which equation makes each variable."""
+        """The equation that computes each variable."""
         return {result: each for each in self.closed.jaxpr.eqns for result in each.outvars}
 
     @property
@@ -89,7 +89,7 @@ class Program:
         return self.origins.get(atom, Origin())
 
     def all_uses(self) -> list[Use]:
-        """The layers of this program and of those within it."""
+        """The layers of this program and of its inner programs."""
         inside = [use for programs in self.inner.values() for p in programs for use in p.all_uses()]
         return [*self.uses.values(), *inside]
 
@@ -102,7 +102,7 @@ class Program:
         return found
 
     def uses_with_own_rule(self) -> list[Use]:
-        """The layers inside functions that bring a derivative rule of their own, and in taps."""
+        """The layers inside taps and inside functions with a custom derivative rule."""
         found = []
         for place, programs in self.inner.items():
             equation = self.closed.jaxpr.eqns[place]
@@ -112,7 +112,7 @@ class Program:
         return found
 
     def all_reasons(self) -> Reasons:
-        """``why_not`` of this program and of those within it."""
+        """``why_not`` of this program and of its inner programs."""
         reasons = {leaf: list(texts) for leaf, texts in self.why_not.items()}
         for program in itertools.chain.from_iterable(self.nested.values()):
             for leaf, texts in program.all_reasons().items():

@@ -1,7 +1,7 @@
-"""Reach: through which variables of a program a derivative flows back from its loss.
+"""Reach: the variables of a program that a derivative flows back through from its loss.
 
-None flows through ``stop_gradient``, an argmax, or what is returned beside the loss. A use of a
-weight there changes no gradient, so its inputs are not the layer's.
+No derivative flows through ``stop_gradient``, an argmax or auxiliary results. A use of a weight in
+one of these changes no gradient, so its inputs do not count.
 
     h = x @ w                 reached
     best = argmax(h)          not reached: integers
@@ -26,11 +26,11 @@ class Reach:
     """The variables of a program that a derivative flows back through.
 
     Attributes:
-      variables: those of this program.
-      nested: the same for the programs of an equation, by the equation's place.
-      has_rule: whether a function around the program brings its own derivative. Then every
-        variable counts that the results depend on: the rule may pass a gradient over an operation
-        that has none, as a straight-through estimator does over rounding.
+      variables: the variables of this program.
+      nested: the reach in the programs of an equation, by the equation's place.
+      has_rule: whether a function around the program has a custom derivative. Then every variable
+        that the results depend on counts. The rule may pass a gradient over an operation without
+        one, as a straight-through estimator does over rounding.
     """
 
     variables: frozenset[Any] = frozenset()
@@ -41,7 +41,7 @@ class Reach:
         return any(result in self.variables for result in equation.outvars)
 
     def inside(self, place: int) -> tuple["Reach", ...]:
-        """The reach in the programs of an equation, if it is itself within reach."""
+        """The reach in the programs of an equation; empty if the equation is out of reach."""
         return self.nested.get(place, ())
 
     def passes_on(self, equation: JaxprEqn) -> bool:
@@ -56,8 +56,8 @@ class Reach:
 def reach_of_loss(jaxpr: Jaxpr) -> Reach:
     """The reach of a program whose first result is the loss.
 
-    A function to something else than a number, which `explain` may be asked about, is looked at
-    as if a loss were made of all its results.
+    A function for `explain` may return something other than a scalar. Then all its results count as
+    the loss.
     """
     loss = jaxpr.outvars[:1]
     is_number = bool(loss) and compat.shape_of(loss[0]) == ()
@@ -66,7 +66,7 @@ def reach_of_loss(jaxpr: Jaxpr) -> Reach:
 
 def _reach(jaxpr: Jaxpr, results: Iterable[Any], has_rule: bool) -> Reach:
     """The reach from some of a program's results."""
-    # What a tap returns may be integers: a lookup's.
+    # A tap may return integers, such as the indices of a lookup.
     tapped = {result for each in jaxpr.eqns if is_tap(each) for result in each.outvars}
 
     def counted(atoms: Iterable[Any]) -> set[Any]:
@@ -128,11 +128,11 @@ def _through_tap(equation: JaxprEqn, has_rule: bool) -> tuple[tuple[Reach, ...],
 def _through_scan(
     equation: JaxprEqn, wanted: Sequence[bool], has_rule: bool
 ) -> tuple[tuple[Reach, ...], list[Any]]:
-    """The body of a scan, whose carries are reached from the next iteration too."""
+    """The reach of a scan. Its carries are also reached from the next iteration."""
     body = compat.as_closed(equation.params["jaxpr"]).jaxpr
     constants, carries = compat.scan_sizes(equation)
     inside, wanted, reached = _repeated(body, wanted, constants, carries, has_rule)
-    # A loop of no iterations returns its carries as they came in.
+    # A loop without iterations returns its initial carries.
     passed = [False] * constants + wanted[:carries] + [False] * (len(reached) - constants - carries)
     either = [one or other for one, other in zip(reached, passed, strict=True)]
     return (inside,), _chosen(equation.invars, either)
@@ -141,7 +141,7 @@ def _through_scan(
 def _through_while(
     equation: JaxprEqn, wanted: Sequence[bool], has_rule: bool
 ) -> tuple[tuple[Reach, ...], list[Any]]:
-    """The body of a loop without a fixed length, which has carries alone."""
+    """The reach of a while loop, which has carries but no stacked values."""
     body = compat.as_closed(equation.params["body_jaxpr"]).jaxpr
     constants = equation.params["body_nconsts"]
     inside, wanted, reached = _repeated(body, wanted, constants, len(wanted), has_rule)
@@ -152,9 +152,9 @@ def _through_while(
 def _repeated(
     body: Jaxpr, wanted: Sequence[bool], constants: int, carries: int, has_rule: bool
 ) -> tuple[Reach, list[bool], list[bool]]:
-    """The reach in the body of a loop, which of its results are wanted, which operands are reached.
+    """The reach in a loop body, its wanted results and its reached operands.
 
-    A carry that one iteration wants, the one before must produce.
+    If one iteration wants a carry, the previous one must produce it.
     """
     while True:
         inside = _reach(body, _chosen(body.outvars, wanted), has_rule)

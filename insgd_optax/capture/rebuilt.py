@@ -1,6 +1,7 @@
-"""Rebuilt: equations that hold programs, built again around the same programs with more results.
+"""Rebuilt: equations with inner programs, rebuilt around the same programs with more results.
 
-One function for each kind. What the layers inside have seen comes out beside the results.
+Each kind of equation has one function. It returns the sums of the inner layers along with the
+results.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ Results = tuple[list[Any], Found]
 
 @runtime_checkable
 class Runner(Protocol):
-    """What runs a program; `Interpreter` says what it is told."""
+    """The interface that runs a program. See `Interpreter` for its attributes."""
 
     @property
     def silent(self) -> bool: ...
@@ -84,7 +85,7 @@ def _run_custom_rule(
 ) -> Results:
     again = interpreter.silenced()
     results, found = again.run(inner[0], jax.lax.stop_gradient(operands))
-    if interpreter.silent:  # for statistics alone: no gradient needs the rule
+    if interpreter.silent:  # a run for statistics does not use the rule
         return results, found
     return compat.evaluate(inner[0].closed.jaxpr, call, operands), found
 
@@ -95,11 +96,11 @@ def _run_shard_map(
     split = inner[0].split
     others = tuple(axis for axis in compat.manual_axes(call) if axis not in split)
 
-    # The seed comes in as an operand: one from a mesh around could not be closed over.
+    # The seed is an operand, because a seed from an outer mesh cannot be closed over.
     def on_device(seed: Any, *values: Any) -> Results:
         results, found = interpreter.among(split, seed).run(inner[0], values)
         found = jax.lax.psum(found, split) if split else found
-        # Where all devices have the same data, each has seen it all.
+        # Devices along the other axes have all seen the same data.
         return results, jax.lax.pmean(found, others) if others else found
 
     return compat.shard_map_like(call, on_device)(jnp.uint32(interpreter.draw.seed), *operands)
@@ -164,7 +165,7 @@ def _run_cond(
         for program in inner
     ]
     shapes = {leaf: shape for found in every for leaf, shape in found.items()}
-    # Branches must agree on the devices that a sum varies over, too.
+    # Branches must also agree on the mesh axes that a sum varies over.
     axes = {leaf: _axes([found[leaf] for found in every if leaf in found]) for leaf in shapes}
 
     def branch(program: Program) -> Callable[..., Results]:
@@ -187,7 +188,7 @@ def _run_cond(
 
 
 def _axes(found: Sequence[Any]) -> frozenset[str]:
-    """The mesh axes of ``shard_map`` that one of these sums, or of their shapes, varies over."""
+    """The mesh axes of ``shard_map`` that any of these sums or shapes varies over."""
     return frozenset().union(*(compat.varying_axes(array) for sums in found for array in sums))
 
 

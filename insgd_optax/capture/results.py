@@ -1,4 +1,4 @@
-"""Origins of the results of a single equation: where entries only move, views move with them."""
+"""Results: the origins of one equation's results. If entries only move, views move too."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ from insgd_optax.compat import JaxprEqn
 
 Cut = tuple[slice, ...]
 
-# What JAX makes of a negative index before it takes a slice.
+# The primitives with which JAX resolves a negative index before it takes a slice.
 OF_INDICES: Mapping[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -29,7 +29,7 @@ OF_INDICES: Mapping[str, Callable[..., Any]] = {
 
 
 def results_of(program: Program, equation: JaxprEqn, operands: list[Origin]) -> list[Origin]:
-    """Origins of an equation's results, from those of its operands."""
+    """The origins of an equation's results, from those of its operands."""
     if (only := _only_case(program, equation)) is not None:
         return [operands[only]]
     if operands[0].is_weight and not any(operand.data for operand in operands):
@@ -44,7 +44,7 @@ def results_of(program: Program, equation: JaxprEqn, operands: list[Origin]) -> 
 def _only_case(program: Program, equation: JaxprEqn) -> int | None:
     """The operand of a selection between a variable and itself behind a ``stop_gradient``.
 
-    A `cond` under `vmap` runs both branches, and selects what flows back from each that way.
+    A `cond` under `vmap` runs both branches. It uses such selections to route their gradients.
     """
     if equation.primitive.name != "select_n":
         return None
@@ -57,7 +57,7 @@ def _only_case(program: Program, equation: JaxprEqn) -> int | None:
 
 
 def _before_stop(program: Program, atom: Any) -> Any:
-    """The variable of which another is a ``stop_gradient``; the other itself if it is none."""
+    """The variable behind a ``stop_gradient``. Any other variable is returned as it is."""
     maker = None if compat.is_literal(atom) else program.makers.get(atom)
     if maker is None or maker.primitive.name != "stop_gradient":
         return atom
@@ -65,9 +65,9 @@ def _before_stop(program: Program, atom: Any) -> Any:
 
 
 def static_cuts(program: Program, equation: JaxprEqn) -> list[Cut] | None:
-    """For every result of an equation the slice of the first operand that it is.
+    """For each result of an equation, its slice of the first operand.
 
-    None where it is not one, or where it is only known when the program runs.
+    None if a result is not a slice, or if its position is only known at run time.
     """
     params = equation.params
     match equation.primitive.name:
@@ -92,13 +92,13 @@ def static_cuts(program: Program, equation: JaxprEqn) -> list[Cut] | None:
 
 
 def _along(equation: JaxprEqn, places: slice) -> Cut:
-    """Some places along the axis of an equation, and all of the other axes."""
+    """A slice along the axis of an equation and all of the other axes."""
     axis, shape = equation.params["axis"], compat.shape_of(equation.invars[0])
     return tuple(places if n == axis else slice(0, size) for n, size in enumerate(shape))
 
 
 def _known(program: Program, atoms: tuple[Any, ...]) -> list[int] | None:
-    """The integers that a program makes from constants alone."""
+    """The integers that a program computes from constants only; None if any is not known."""
 
     def value(atom: Any) -> int | None:
         if compat.is_literal(atom):

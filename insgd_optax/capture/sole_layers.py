@@ -1,4 +1,7 @@
-"""Which parameters have one layer and no other use: their whole gradient is that layer's."""
+"""Sole layers: finds the parameters that are used by one layer and by nothing else.
+
+Their whole gradient is that layer's.
+"""
 
 import math
 from collections import Counter
@@ -13,17 +16,17 @@ from insgd_optax.capture.program import Program
 from insgd_optax.capture.tracing import Traced
 from insgd_optax.compat import JaxprEqn
 
-# Entries move, or change their precision: what flows back to them keeps its norm.
+# These move or cast entries, so a gradient that flows back keeps its norm.
 MOVING = RESHAPING | {"convert_element_type", "copy", "copy_p", "rev", "sharding_constraint"}
 MOVING |= {"transpose"}
-# Counted for a use that is no layer's, or more than one.
+# The count of a use outside of a layer, or of several uses.
 SEVERAL = 2
 
 
 def leaves_of_one_layer(traced: Traced) -> set[int]:
-    """The numbers of the leaves that reach one layer, moved or cast on the way, and nothing else.
+    """The numbers of the leaves that reach one layer and nothing else, possibly moved or cast.
 
-    A leaf that a loop takes apart, an iteration at a time, has one layer in this sense.
+    A leaf that a loop takes apart by iteration counts as having one layer.
     """
     parameters = {leaf.number for leaf in traced.leaves}
     inputs = zip(traced.program.closed.jaxpr.invars, traced.numbers, strict=True)
@@ -34,7 +37,7 @@ def leaves_of_one_layer(traced: Traced) -> set[int]:
 
 
 def _count(program: Program, inputs: Mapping[Any, int], uses: Counter[int]) -> None:
-    """Counts the uses of leaves in a program, from the variables that are leaves at its start."""
+    """Counts the uses of leaves in a program, from the input variables that are leaves."""
     leaf_of = dict(inputs)
     for number, equation in enumerate(program.closed.jaxpr.eqns):
         meant = {
@@ -60,7 +63,7 @@ def _count(program: Program, inputs: Mapping[Any, int], uses: Counter[int]) -> N
 
 
 def _inner_places(equation: JaxprEqn) -> range:
-    """The operands that an inner program has once, or an iteration's part of."""
+    """The operands that an inner program receives once, or as one slice per iteration."""
     name, operands = equation.primitive.name, len(equation.invars)
     if name == "scan":
         return range(sum(compat.scan_sizes(equation)), operands)
@@ -68,7 +71,7 @@ def _inner_places(equation: JaxprEqn) -> range:
 
 
 def _moves(equation: JaxprEqn) -> bool:
-    """Whether every entry is in the result, and once."""
+    """Whether the result holds every entry exactly once."""
     before, after = equation.invars[0], equation.outvars[0]
     return (
         equation.primitive.name in MOVING

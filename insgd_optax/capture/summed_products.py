@@ -1,7 +1,7 @@
-"""Products of tensors in two steps: a leaf is multiplied with data, and the products summed.
+"""Summed products: tensor products in two steps. A leaf is multiplied with data, then summed.
 
-``(x * w).sum(1)`` computes what an einsum computes, and ``x[1:] * w[0] + x[:-1] * w[1]`` what a
-convolution computes. It is not captured as a layer, and ``w`` is not a gain.
+``(x * w).sum(1)`` computes an einsum, and ``x[1:] * w[0] + x[:-1] * w[1]`` a convolution. Neither
+is captured as a layer, but ``w`` is not a gain either.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Product:
     """A leaf (by number), or a slice of it, that was multiplied with data.
 
     Attributes:
-      leaf: the leaf.
+      leaf: the number of the leaf.
       data: the variables that the entries of the data come from.
     """
 
@@ -33,14 +33,17 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """A sum with products in it: for each of them, where its slice of the leaf starts."""
+    """A sum that contains products, each with the start of its slice of the leaf."""
 
     products: frozenset[tuple[Product, int]]
 
 
 @dataclasses.dataclass
 class Shifts:
-    """Which variables the entries of a variable come from. A shift comes from what is shifted."""
+    """The variables that the entries of a variable come from.
+
+    A shift of data comes from the data that is shifted.
+    """
 
     known: dict[Any, Sources] = dataclasses.field(default_factory=dict)
 
@@ -58,7 +61,7 @@ class Shifts:
         self.known.update(zip(inner.closed.jaxpr.invars, given, strict=True))
 
     def leave(self, inner: Program, equation: JaxprEqn) -> None:
-        """A variable that is made inside a call is a new one in every call."""
+        """A variable that is created inside a call is a new one in every call."""
         given = frozenset().union(*map(self.of, equation.invars))
         for atom, result in zip(inner.closed.jaxpr.outvars, equation.outvars, strict=True):
             found = self.of(atom)
@@ -70,7 +73,7 @@ def product_with_data(
 ) -> Moved | None:
     """The product of a leaf and data, if only one equation reads it.
 
-    The result of a gain has more readers: a normalization reads the result and its mean.
+    The result of a gain has more readers. A normalization reads it and its mean.
     """
     result = equation.outvars[0]
     if equation.primitive.name != "mul" or not program.origin(result).data:
@@ -88,7 +91,7 @@ def product_with_data(
 
 
 def taps_of(operands: Sequence[Moved | None]) -> Moved | None:
-    """A sum in which there are products, at least one."""
+    """The sum of these operands, if there are products among them."""
     products: set[tuple[Product, int]] = set()
     found = [each for each in operands if each and isinstance(each.source, Product | Taps)]
     for each in found:
@@ -100,7 +103,7 @@ def taps_of(operands: Sequence[Moved | None]) -> Moved | None:
 
 
 def leaves_of_taps(taps: Moved) -> set[int]:
-    """The leaves of which two slices are multiplied with shifts of the same data."""
+    """The leaves with two slices that are multiplied with shifts of the same data."""
     products = taps.source.products if isinstance(taps.source, Taps) else ()
     return {
         one.leaf
@@ -110,7 +113,10 @@ def leaves_of_taps(taps: Moved) -> set[int]:
 
 
 def leaf_summed_over(product: Moved, equation: JaxprEqn) -> list[int]:
-    """The leaf of a product, if some of its own axes are summed, no others, and some are left."""
+    """The leaf of a product that is summed over some of the leaf's axes.
+
+    Empty if all of these axes are summed, or any other axis.
+    """
     if not isinstance(product.source, Product):
         return []
     varying = {n for n, axis in enumerate(product.axes) if any(stride for _, stride in axis)}

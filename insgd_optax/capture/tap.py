@@ -1,4 +1,4 @@
-"""tap: says what a layer sees where an operation hides it from the trace."""
+"""tap: tells the capture about a layer that an operation hides from the trace."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +12,18 @@ from insgd_optax.compat import JaxprEqn
 
 
 def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.matmul) -> Array:
-    """Says in a loss that a weight is applied to an input. Returns the input.
+    """Declares in a loss that a weight is applied to an input. Returns the input.
 
-    A Pallas kernel, a callback or a foreign function applies a weight where a trace cannot look.
-    ``operation`` says with JAX's own functions what it does, and `value_and_grad` finds the layer
-    there: a matrix product, an einsum, a convolution or a lookup. Its result is thrown away, so
-    that under ``jax.jit`` it costs nothing. Without `value_and_grad` a tap does nothing.
+    A Pallas kernel, a callback or a foreign function hides from the trace how it applies a weight.
+    ``operation`` does the same with JAX functions: a matrix product, an einsum, a convolution or a
+    lookup. `value_and_grad` finds the layer in it. The result of ``operation`` is discarded, so it
+    costs nothing under ``jax.jit``. Without `value_and_grad`, a tap does nothing.
 
-    A tap is not seen inside of a function that the loss differentiates itself, and not under
+    A tap has no effect inside a function that the loss itself differentiates, or under
     ``jax.disable_jit``. A bias that is added to the hidden result keeps its plain gradient.
 
     >>> from insgd_optax import value_and_grad
-    >>> def on_the_host(x, w):                              # stands for what JAX does not see
+    >>> def on_the_host(x, w):                              # an operation that JAX does not see
     ...     like = jax.ShapeDtypeStruct((2, 1), x.dtype)
     ...     return jax.pure_callback(lambda x, w: x @ w, like, x, w)
     >>> product = jax.custom_vjp(on_the_host)
@@ -38,35 +38,35 @@ def tap(x: Array, weight: Array, operation: Callable[[Array, Array], Any] = jnp.
     [[4.0, 2.0, 10.0, 4.0]]
 
     Args:
-      x: the layer's input. Apply the layer to what is returned: a tap whose result the loss does
-        not depend on does not count.
+      x: the layer's input. Apply the layer to the returned value. A tap does not count if the loss
+        does not depend on its result.
       weight: the layer's weight.
-      operation: a function of ``x`` and ``weight`` that does the same in JAX. By default the matrix
-        product ``x @ weight``.
+      operation: a function of ``x`` and ``weight`` that does the same in JAX. The default is the
+        matrix product ``x @ weight``.
 
     Returns:
       ``x``.
 
     Raises:
-      TypeError: if the operation cannot be hashed.
+      TypeError: if the operation is not hashable.
     """
     try:
         hash(operation)
     except TypeError:
         raise TypeError(
-            "The operation of a tap must be hashable, as a function is, and it is of type "
-            f"{type(operation).__name__}: write tap(x, weight, lambda x, weight: ...)."
+            "The operation of a tap must be hashable, like a function, but it is of type "
+            f"{type(operation).__name__}. Write tap(x, weight, lambda x, weight: ...)."
         ) from None
     return _named(operation, x, weight)
 
 
 def _insgd_optax_tap(operation: Callable[[Array, Array], Any], x: Array, weight: Array) -> Array:
-    """An equation of this name in a program, which holds the operation and does nothing."""
+    """Becomes an equation of this name, which holds the operation and does nothing."""
     operation(*jax.lax.stop_gradient((x, weight)))
     return x
 
 
-# Compiled once for an operation.
+# Compiled once per operation.
 _named = jax.jit(_insgd_optax_tap, static_argnums=0)
 
 

@@ -1,4 +1,4 @@
-"""Target: what is summed for a leaf, and to which of its groups a use adds."""
+"""Target: the sums to collect for a leaf, and the groups that each use adds to."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ Found = dict[int, Sums]  # by the leaf's number
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What is summed for a leaf.
+    """The sums to collect for a leaf.
 
     Attributes:
       layout: its layout.
       loops: the loops whose iterations are its groups.
-      places: which of its groups a use has, where layers use it slice by slice.
+      places: the groups of each use, if layers use the leaf slice by slice.
     """
 
     layout: Layout
@@ -32,7 +32,7 @@ class Target:
     places: Places | None = None
 
     def placed(self, sums: Sums, use: Use) -> Sums:
-        """The sums of a use in their places, with zeros for the groups that it did not see."""
+        """The sums of a use at its groups, with zeros for the groups that it did not see."""
         if self.places is None or self.places.blocks == 1:
             return sums
         has_seen = np.zeros(self.places.blocks, bool)
@@ -46,13 +46,13 @@ def _placed(has_seen: NDArray[np.bool_], sums: Array) -> Array:
 
 
 def added(first: Found, second: Found) -> Found:
-    """The sums of both. Several uses of a leaf pool what they saw."""
+    """Adds the sums of both. Several uses of a leaf are pooled."""
     both = first.keys() & second.keys()
     return {**first, **second} | {leaf: _add(first[leaf], second[leaf]) for leaf in both}
 
 
 def _add(first: Sums, second: Sums) -> Sums:
-    # One use may be wider than another: a float64 head on a float32 trunk.
+    # Uses may differ in precision, as with a float64 head on a float32 trunk.
     dtype = np.promote_types(first[0].dtype, second[0].dtype)
     sums, count = (a.astype(dtype) + b.astype(dtype) for a, b in zip(first, second, strict=True))
     return sums, count

@@ -1,4 +1,13 @@
-"""Tracing: from a loss and its arguments to an analyzed program with a target for every leaf."""
+"""Tracing: turns a loss into an analyzed program with a target for every leaf.
+
+The loss is traced once, on the arrays among its arguments. Then each leaf of the parameters gets
+its layout from its layers. Take ``sum(x @ params["w"].T + params["b"])`` with 8 rows of 3 features:
+
+    number    argument       shape      found
+    0         params["b"]    (5,)       no target; the bias of 'w'
+    1         params["w"]    (5, 3)     target: transpose (1, 0), then (1, 3, 5); 8 rows, bias 'b'
+    2         x              (8, 3)     data of argument 1
+"""
 
 import dataclasses
 import math
@@ -27,18 +36,18 @@ from insgd_optax.trees import named_leaves
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A leaf of the parameters and what was found for it.
+    """A leaf of the parameters and its layers.
 
     Attributes:
       name: its path.
       number: its place among the leaves of all arguments.
       shape: its shape.
-      target: what is summed for it, or None where no layer uses it.
+      target: the sums to collect for it, or None if no layer uses it.
       equations: the layers that use it.
-      rows: how many rows each of its matrices is applied to.
-      uses: how often.
-      reason: why there is no target, or why its layout is not exact.
-      bias: what is added to the results of its layers.
+      rows: the number of rows that each of its matrices is applied to.
+      uses: the number of times that this happens.
+      reason: why it has no target, or why its layout is not exact.
+      bias: the leaf that is added to the results of its layers.
       bias_of: the path of the weight whose bias it is.
     """
 
@@ -55,17 +64,17 @@ class Leaf:
 
     @property
     def is_missed(self) -> bool:
-        """A matrix or kernel that no layer was found for."""
+        """Whether it is a matrix or kernel without a layer."""
         is_bias = self.reason in HARMLESS or self.bias_of is not None
         return self.target is None and len(self.shape) >= 2 and not is_bias
 
 
 @dataclasses.dataclass(frozen=True)
 class Returned:
-    """What the loss returned: arrays, and in aux also names, numbers and flags.
+    """The result of the loss. It holds arrays, and in aux also names, numbers and flags.
 
     Attributes:
-      leaves: its leaves, of arrays the shapes.
+      leaves: its leaves; of arrays, the shapes.
       is_array: which of them are arrays.
       treedef: their structure.
     """
@@ -85,7 +94,7 @@ class Returned:
 
 
 def _taken_apart(result: Any) -> tuple[list[Array], Returned]:
-    """What a loss returned as arrays, the loss first, and the rest."""
+    """Splits the result of a loss into its arrays, the loss first, and the rest."""
     leaves, treedef = jax.tree.flatten(result)
     if leaves and isinstance(leaves[0], int | float | complex | np.ndarray):
         leaves[0] = jnp.asarray(leaves[0])
@@ -103,11 +112,11 @@ class Traced:
     """A loss as an analyzed program.
 
     Attributes:
-      program: what to run on `arrays`.
+      program: the program, to run on `arrays`.
       arrays: the array leaves of the arguments.
-      numbers: the place of each of them among all leaves of the arguments.
-      exact: which of them are the same on any number of devices: the batch, keys and counters.
-      returned: what the loss returned.
+      numbers: the place of each array among all leaves of the arguments.
+      exact: which arrays are the same on any number of devices: the batch, keys and counters.
+      returned: the result of the loss.
       leaves: the leaves of the differentiated arguments, in flattening order.
     """
 
@@ -130,10 +139,10 @@ def trace(
     argnums: int | Sequence[int],
     batch_argnums: int | Sequence[int] | None,
 ) -> Traced:
-    """Traces the loss once and finds what every leaf of its parameters is used for.
+    """Traces the loss once and finds the layers of every leaf of its parameters.
 
     Raises:
-      ValueError: if a position is out of range, or an argument is parameters and batch at once.
+      ValueError: if a position is out of range, or if an argument is both parameters and batch.
     """
     origins = argument_origins(args, kwargs, argnums, batch_argnums)
     flat, treedef = jax.tree.flatten((args, dict(kwargs)))
@@ -171,7 +180,7 @@ def _reached(program: Program, numbers: Sequence[int]) -> set[int]:
 def _leaves(
     named: Sequence[tuple[str, Any]], numbers: Sequence[int], program: Program, reached: set[int]
 ) -> list[Leaf]:
-    """What was found for each of the leaves."""
+    """The result for each of the leaves."""
     uses, noted, leaves = program.uses_of_leaves(), program.all_reasons(), []
     for number, (name, leaf) in zip(numbers, named, strict=True):
         reasons = [*noted.get(number, []), NO_DATA if number in reached else NO_GRADIENT]
@@ -185,7 +194,7 @@ def _leaf(
     if CHOSEN in reasons:
         uses = [use for use in uses if not use.layer.is_choice]
     if not uses:
-        reason = min(reasons, key=lambda text: text in HARMLESS)  # the first of the worst
+        reason = min(reasons, key=lambda text: text in HARMLESS)  # the first that is not harmless
         return Leaf(name, number, shape, None, (), 0, 0, reason)
     equations = tuple(dict.fromkeys(use.layer.equation for use in uses))
     rows = sum(use.rows * use.layer.groups for use in uses)
@@ -196,18 +205,18 @@ def _leaf(
     else:
         found = {_target(use, use.weight.leaves[number], shape) for use in uses}
     if len(found) > 1:
-        reason = "layers use it in ways that differ, so one pooled number is kept"
+        reason = "its layers use it with different layouts, so one pooled value is kept"
         fewest = min(target.layout.inputs for target in found)
         pooled = Target(Layout.pooled(shape, fewest))
         return Leaf(name, number, shape, pooled, equations, rows, times, reason)
     (target,) = found
     rows, times = rows // max(1, target.layout.groups), times // max(1, target.layout.groups)
-    reason = "" if target.layout.exact else "a part or a mixture of its entries is used"
+    reason = "" if target.layout.exact else "only a part or a mixture of its entries is used"
     return Leaf(name, number, shape, target, equations, rows, times, reason)
 
 
 def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int]) -> list[Leaf]:
-    """The leaves with their biases, and the biases with the weights that they belong to."""
+    """Links the weights to their biases, and the biases to their weights."""
     by_number = {leaf.number: leaf for leaf in leaves}
     shapes = {number: leaf.shape for number, leaf in by_number.items()}
     inputs = [Moved.of_leaf(n, shapes[n]) if n in shapes else None for n in numbers]
@@ -227,14 +236,14 @@ def _with_biases(leaves: Sequence[Leaf], program: Program, numbers: Sequence[int
 
 
 def _target(use: Use, view: Seen, shape: tuple[int, ...]) -> Target:
-    """The leaf's layout as this layer uses it."""
+    """The target of a leaf as one layer uses it."""
     if not isinstance(view, View):
         return Target(Layout.pooled(shape, use.layer.inputs))
     layer, loops = use.layer, view.loops
     for step in layer.steps:
         view = view.then(step)
     steps = view.steps
-    if steps and steps[-1][0] == "reshape":  # the layout's own sizes are a reshape
+    if steps and steps[-1][0] == "reshape":  # the layout reshapes to its sizes itself
         steps = steps[:-1]
     groups = math.prod(view.shape[: len(loops)]) * layer.groups
     sizes = groups, layer.inputs, layer.outputs

@@ -1,4 +1,4 @@
-"""A layer's operation with a rule of its own for its weight's gradient, and for nothing else."""
+"""Weight rule: a layer's operation with a custom gradient for its weight only."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from jaxtyping import Array
 from insgd_optax.capture.layers import RowInput
 from insgd_optax.capture.program import Use
 
-# From the operands of an equation to its results.
+# Maps the operands of an equation to its results.
 Operation = Callable[[Sequence[Any]], list[Any]]
-# From the cotangent of a layer's result to that of its weight.
+# Maps the cotangent of a layer's result to that of its weight.
 Pull = Callable[[Array], Array]
-# From what the layer sees, the cotangent of its result and a `Pull` to the cotangents of its
-# weight and of a probe; None for none.
+# Maps the layer's input, the cotangent of its result and a `Pull` to the cotangents of its weight
+# and of a probe. Either may be None.
 Rule = Callable[[RowInput, Array, Pull], tuple[Any, Any]]
 
 
 def with_weight_rule(operation: Operation, use: Use, rule: Rule, probe: Any = None) -> Operation:
-    """The operation of a layer, where the rule says what flows back to its weight and to a probe.
+    """A layer's operation, with cotangents from the rule for its weight and for a probe.
 
     The probe is an input that the result does not depend on.
     """
@@ -35,7 +35,7 @@ def with_weight_rule(operation: Operation, use: Use, rule: Rule, probe: Any = No
         return apply(weight, others)
 
     def forward(weight: Any, others: list[Any], probe: Any) -> tuple[Any, Any]:
-        del probe  # not `run`, whose rule is not that of another derivative
+        del probe  # not `run`, whose rule does not hold for a second derivative
         return apply(weight, others), (weight, others)
 
     def backward(residuals: Any, cotangent: Any) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""Why an equation that uses a weight is no layer: what an error or `explain` says of the leaf."""
+"""The reasons why an equation with a weight is not a layer, for errors and `explain`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,30 +16,30 @@ from insgd_optax.capture.primitives import (
 from insgd_optax.compat import JaxprEqn
 
 BIAS = "a bias or a gain, which keeps its plain gradient"
-NO_DATA = "meets no data: its gradient comes from a penalty or the like"
+NO_DATA = "is not combined with data: its gradient comes from a penalty or the like"
 NO_GRADIENT = "no gradient reaches it from the loss"
 CHOSEN = (
-    "a stack of matrices, of which the batch chooses one that is then applied to it: sort the rows "
-    "by their matrix and use jax.lax.ragged_dot"
+    "a stack of matrices from which the batch selects one that is then applied to it: sort the "
+    "rows by their matrix and use jax.lax.ragged_dot"
 )
 SUMMED = (
     "is multiplied with the batch entry by entry, and the products are summed: write this as an "
-    "einsum or a convolution, and it is a layer"
+    "einsum or a convolution to make it a layer"
 )
 TAPS = (
-    "is multiplied slice by slice with shifts of the batch, and the products are summed: this is a "
-    "convolution; write it as jax.lax.conv_general_dilated(..., feature_group_count=channels), and "
-    "it is a layer"
+    "is multiplied slice by slice with shifts of the batch, and the products are summed: write "
+    "this convolution as jax.lax.conv_general_dilated(..., feature_group_count=channels) to make "
+    "it a layer"
 )
 SPLIT = (
-    "is split over the devices by a `shard_map` inside of the loss: give it whole, with P() in "
-    "in_specs, or call value_and_grad inside of the function that is mapped and sum its results"
+    "is split over the devices by a `shard_map` inside the loss: pass it whole, with P() in "
+    "in_specs, or call value_and_grad inside the mapped function and sum its results"
 )
 UNSEEN = (
-    ": JAX cannot look into it. Put x = insgd_optax.tap(x, weight) before it, or "
-    "insgd_optax.tap(x, weight, operation) where it is no matrix product"
+    ": JAX cannot see inside it. Insert x = insgd_optax.tap(x, weight) before it, or "
+    "insgd_optax.tap(x, weight, operation) if it is not a matrix product"
 )
-# No matrix, kernel or table was missed in these cases.
+# In these cases no matrix, kernel or table was missed.
 HARMLESS = frozenset({BIAS, NO_DATA, NO_GRADIENT})
 
 Reasons = dict[int, list[str]]  # by the leaf's number
@@ -48,13 +48,13 @@ Reasons = dict[int, list[str]]  # by the leaf's number
 def note_why_not(
     reasons: Reasons, equation: JaxprEqn, operands: Sequence[Origin], data: frozenset[int | str]
 ) -> None:
-    """Notes why the weights in an equation's operands may get no layer at all.
+    """Records why the weights in an equation's operands may have no layer at all.
 
     Args:
-      reasons: those noted so far.
+      reasons: the reasons so far.
       equation: the equation, which is not a layer.
       operands: the origins of its operands.
-      data: the arguments of the loss that meet there.
+      data: the arguments of the loss that the equation combines.
     """
     entrywise, hint = is_entrywise(equation), UNSEEN if equation.primitive.name in OPAQUE else ""
     for place, operand in enumerate(operands):
@@ -63,7 +63,11 @@ def note_why_not(
             for leaf, reason in operand.held.items():
                 reasons.setdefault(leaf, []).append(reason)
         if data and not is_penalty(equation):
-            reason = BIAS if entrywise else f"{_meeting(equation, data)}, no layer{hint}"
+            reason = (
+                BIAS
+                if entrywise
+                else f"{_meeting(equation, data)}, which is not a supported layer operation{hint}"
+            )
         elif not data and _is_sum_of_products(equation) and any(other.given for other in others):
             reason = f"`{equation.primitive.name}` applies it to an array that is not batch data"
         else:
@@ -73,11 +77,12 @@ def note_why_not(
 
 
 def held_leaves(equation: JaxprEqn, operands: Sequence[Origin]) -> Mapping[int, str]:
-    """The leaves of an equation's result that met raw data, an entry at an entry.
+    """The leaves of an equation's result that were combined with raw data entry by entry.
 
-    In ``x @ (w * mask)`` the mask, if it is taken for data, hides a layer: ``w`` meets it and is
-    still applied to ``x``. A gain meets data the same way, and is applied to nothing. So the
-    reason is held until a product applies the result, or a layer or a repetition ends it.
+    In ``x @ (w * mask)``, a mask that counts as data hides a layer. ``w`` is combined with it and
+    still applied to ``x``. A gain is combined with data in the same way, but it is not applied to
+    anything. So the reason is held until a product applies the result. A layer or a repetition
+    drops it.
     """
     name = equation.primitive.name
     if name not in ENTRYWISE | {"concatenate"} or not any(o.leaves or o.held for o in operands):
@@ -99,8 +104,8 @@ def held_leaves(equation: JaxprEqn, operands: Sequence[Origin]) -> Mapping[int, 
 def chosen_leaves(operand: Origin) -> Mapping[int, str]:
     """The leaves of a lookup's result that are missed if a product applies it to the batch.
 
-    An entry of a stack of matrices, chosen by the batch, is one expert of several, and what it
-    sees is its input and not the choice. The same lookup without a product is an embedding's.
+    If the batch selects one matrix of a stack, the matrix is one of several experts. It sees the
+    input of the product, and not the selection. The same lookup without a product is an embedding.
     """
     return dict.fromkeys(operand.leaves, CHOSEN)
 
@@ -115,4 +120,4 @@ def _is_sum_of_products(equation: JaxprEqn) -> bool:
 
 def _meeting(equation: JaxprEqn, data: frozenset[int | str]) -> str:
     arguments = " and ".join(str(argument) for argument in sorted(data, key=str))
-    return f"meets argument {arguments} of the loss in `{equation.primitive.name}`"
+    return f"is combined with argument {arguments} of the loss by `{equation.primitive.name}`"

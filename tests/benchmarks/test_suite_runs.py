@@ -162,7 +162,7 @@ def test_a_page_is_made_of_what_is_there_also_where_peers_differ(tmp_path):
     ("arguments", "expected"),
     [
         (["run", "--workload", "nothing"], "no workload and optimizer"),
-        (["run", "--data", "/nothing"], "there is no /nothing"),
+        (["run", "--data", "/nothing"], "/nothing does not exist"),
         (["run", "--suite", "full"], "needs --data"),
         (["run", "--steps", "15"], "multiple of 10"),
     ],

@@ -139,23 +139,23 @@ def test_a_leaf_of_penalties_alone_is_no_missed_matrix():
 MISSED: dict[str, tuple[Callable[..., Any], str]] = {
     "masked by an argument": (
         lambda p, x, m: x @ (p["leaf"] * m),
-        "argument 2 of the loss in `mul`",
+        "argument 2 of the loss by `mul`",
     ),
     "chosen by an argument": (
         lambda p, x, m: x @ jnp.where(m > 0, p["leaf"], 0),
-        "argument 2 of the loss in `select_n`",
+        "argument 2 of the loss by `select_n`",
     ),
     "cast and moved on the way": (
         lambda p, x, m: x @ jnp.tanh(p["leaf"] - m).T.reshape(8, 8),
-        "argument 2 of the loss in `sub`",
+        "argument 2 of the loss by `sub`",
     ),
     "a kernel masked by an argument": (
         lambda p, x, m: jnp.convolve(x[0], p["leaf"][0] * m[0]),
-        "argument 2 of the loss in `mul`",
+        "argument 2 of the loss by `mul`",
     ),
     "a table masked by an argument": (
         lambda p, x, m: (p["leaf"] * m)[jnp.argmax(x, -1)],
-        "argument 2 of the loss in `mul`",
+        "argument 2 of the loss by `mul`",
     ),
     "applied to a constant": (
         lambda p, x, m: x + X @ p["leaf"],

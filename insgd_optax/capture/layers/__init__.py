@@ -1,10 +1,10 @@
-"""Layers: which equations apply a weight to an input, and the statistics of that input.
+"""Layers: the equations that apply a weight to an input, and the statistics of that input.
 
-One kind of layer a file. Where an operation is more than a sum of products, the statistics are
-computed by the operation itself, so that strides, padding, dilation, groups and dimension numbers
-are its own business, with no case analysis here. Applied to the squared input with the weight as
-the unknown, transposed, and given ones, it is the sum over rows of every feature's square; applied
-to the squared input and a weight of ones, it is every row's power.
+Each kind of layer has a file. If an operation is more than a sum of products, the statistics come
+from the operation itself. It handles strides, padding, dilation, groups and dimension numbers, so
+no case analysis is needed. Its transpose with respect to the weight, for the squared input and an
+output of ones, is the sum over rows of every feature's square. The operation on the squared input
+with a weight of ones is the power of every row.
 """
 
 from insgd_optax.capture.layers.base import Layer, RowInput
@@ -20,7 +20,7 @@ __all__ = ["Layer", "RowInput", "find_layer"]
 
 
 def find_layer(equation: JaxprEqn, origins: list[Origin]) -> Layer | None:
-    """The layer that an equation is, or None: a weight operand must meet one with data in it."""
+    """The layer of an equation, or None. A weight operand must meet an operand with data."""
     if is_multiplication(equation):
         return None
     match equation.primitive.name:

@@ -1,4 +1,4 @@
-"""What every kind of layer has: the weight's layout, and an input that can be asked for sums."""
+"""The interface of all layers: the weight's layout, and an input that computes sums."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,15 +17,16 @@ from insgd_optax.structures import LayerInput
 
 @runtime_checkable
 class RowInput(LayerInput, Protocol):
-    """The input of a layer: what a structure may ask, and what rows and pairs of them say."""
+    """The input of a layer, as structures see it, with sums for single rows and pairs of rows."""
 
     def row_sums(self, order: int) -> Float[Array, "..."]:
         """Sums of ``|x_i|**order`` over each row's inputs, to broadcast against the output."""
         ...
 
     def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"] | None:
-        """Of every two rows x and y of one matrix, with the output's cotangents g and h, the
-        number ``(x · y) (g · h)``. None where the gradient itself is quicker, or it is not known.
+        """``(x · y) (g · h)`` for all pairs of rows x, y of a matrix with output cotangents g, h.
+
+        None if the gradient itself is cheaper, or if the products are not known.
         """
         ...
 
@@ -36,17 +37,17 @@ class Layer:
 
     Attributes:
       equation: the primitive's name.
-      weight: which operand is the weight.
-      input: which operands say what the input is.
-      steps: from the weight operand to ``(groups, inputs, outputs)``, read in order.
+      weight: the position of the weight among the operands.
+      input: the positions of the operands that define the input.
+      steps: the steps from the weight operand to the order of ``(groups, inputs, outputs)``.
       groups, inputs, outputs: those sizes.
-      look: from the input operands, and the ``draw`` for drawn rows, to what can be asked about
-        them. It follows from the equation's primitive, parameters, shapes and dtypes, and from
-        ``weight`` and ``input``: layers with all these in common are looked at by one of them.
+      look: maps the input operands, and a ``draw`` for drawn rows, to a `RowInput`. It depends only
+        on the equation's primitive, parameters, shapes and dtypes, and on ``weight`` and ``input``.
+        Layers that agree in all of these share one ``look``.
       one_hot: whether the input is one-hot.
-      is_choice: whether the result may itself be a weight: a matrix that the input chooses.
-      strides: for each axis of the result, how far apart its entries lie in ``(groups, outputs)``;
-        0 for rows. None where that is not known: then no bias is found.
+      is_choice: whether the result may itself be a weight, as a matrix that the input selects.
+      strides: for each axis of the result, its stride in ``(groups, outputs)``; 0 for rows. None if
+        the strides are not known, and then no bias is found.
     """
 
     equation: str
@@ -62,12 +63,12 @@ class Layer:
     strides: tuple[int, ...] | None = None
 
     def look_at(self, inputs: Sequence[Any], draw: Draw = UNSEEDED) -> RowInput:
-        """What it sees of its input operands, through which no gradient flows."""
+        """The input in its operands. No gradient flows through it."""
         return self.look(*jax.lax.stop_gradient(list(inputs)), draw=draw)
 
 
 def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
-    """``|x|**order`` in float32, or float64 for float64: half precision would overflow."""
+    """``|x|**order`` in float32, or float64 for float64. Half precision would overflow."""
     array = wide(array)
     if order == 1:
         return jnp.abs(array)
@@ -77,15 +78,15 @@ def magnitudes(array: Array, order: int) -> Float[Array, "..."]:
 
 
 def wide(array: Array) -> Array:
-    """The numbers of an input in float32, or in float64 for float64."""
+    """The input in float32, or in float64 for float64. Complex inputs keep their dtype."""
     dtype = array.dtype if jnp.iscomplexobj(array) else wide_dtype(array.dtype)
     return as_dtype(array, dtype)
 
 
 def summed(array: Array, axes: tuple[int, ...], leading: int) -> Array:
-    """The array with its axes in another order, summed over some that then come first.
+    """Transposes an array, then sums it over its leading axes.
 
-    Traced once a layer: functions of `jax.lax` take a fraction of the time of `jax.numpy`'s.
+    Traced once per layer: `jax.lax` functions trace in a fraction of the time of `jax.numpy`.
     """
     if axes != tuple(range(array.ndim)):
         array = jax.lax.transpose(array, axes)
@@ -94,33 +95,33 @@ def summed(array: Array, axes: tuple[int, ...], leading: int) -> Array:
 
 
 def with_a_mean(array: Array) -> Float[Array, "..."]:
-    """`wide` for a mean. That of complex numbers is not kept, so they are zeros here."""
+    """`wide` for a mean. Means of complex numbers are not kept, so they are zeros here."""
     array = wide(array)
     return jnp.zeros_like(array.real) if jnp.iscomplexobj(array) else array
 
 
 def real(array: Array) -> Float[Array, "..."]:
-    """`wide` for what has no meaning for complex numbers."""
+    """`wide` for statistics that are not defined for complex numbers."""
     if jnp.iscomplexobj(array):
         raise TypeError(
-            "a layer has complex inputs, for which this structure is not defined; use "
+            "A layer has complex inputs, for which this structure is not defined. Use "
             "insgd_optax.MeanVariances() or insgd_optax.Diagonal()."
         )
     return wide(array)
 
 
 def products(rows: Float[Array, "groups rows n"]) -> Float[Array, "groups rows rows"]:
-    """The scalar products of every two rows."""
+    """The scalar products of all pairs of rows."""
     return jnp.einsum("gri,gsi->grs", rows, rows, precision=jax.lax.Precision.HIGHEST)
 
 
 def applied_to_ones(
     operation: Callable[[Array], Array], shape: tuple[int, ...], like: Array, dtype: Any
 ) -> Float[Array, "..."]:
-    """The transpose of a linear operation, applied to ones: an array of the weight's shape.
+    """The transpose of a linear operation applied to ones, in the shape of the weight.
 
-    The weight is made from ``like``, the layer's input, so that inside ``shard_map`` it varies
-    over the devices as the input does, and the sums stay those of this device.
+    The weight is made from ``like``, the layer's input. Inside ``shard_map`` it then varies over
+    devices as the input does, so the sums stay local to this device.
     """
     one = jnp.zeros_like(like.ravel()[:1] if like.size else jnp.sum(like)[None], dtype)
     weight = jnp.broadcast_to(one.reshape((1,) * len(shape)), shape)

@@ -26,7 +26,7 @@ from insgd_optax.structures import Signals, Sums
 
 def convolution_layer(equation: JaxprEqn) -> Layer | None:
     params, numbers = equation.params, equation.params["dimension_numbers"]
-    if params["batch_group_count"] != 1:  # the gradient of a grouped convolution: no layer
+    if params["batch_group_count"] != 1:  # the gradient of a grouped convolution
         return None
     shape, output = shape_of(equation.invars[1]), shape_of(equation.outvars[0])
     space = tuple(output[axis] for axis in numbers.out_spec[2:])
@@ -34,14 +34,17 @@ def convolution_layer(equation: JaxprEqn) -> Layer | None:
     groups, out_axis = params["feature_group_count"], numbers.rhs_spec[0]
     inputs, outputs = math.prod(shape) // max(1, shape[out_axis]), shape[out_axis] // groups
     steps = _kernel_steps(shape, out_axis, groups)
-    # The channels of the result are the outputs, group by group.
+    # The result's channels are the outputs, ordered by group.
     strides = tuple(int(axis == numbers.out_spec[1]) for axis in range(len(output)))
     sizes = groups, inputs, outputs
     return Layer(equation.primitive.name, 1, (0,), steps, *sizes, look, strides=strides)
 
 
 def _kernel_steps(shape: tuple[int, ...], out_axis: int, groups: int) -> tuple[Step, ...]:
-    """From a kernel, whose output axis holds the groups' outputs, to groups, inputs, outputs."""
+    """The steps from a kernel to the order of groups, inputs, outputs.
+
+    The output axis of the kernel holds the outputs of all groups.
+    """
     others = [axis for axis in range(len(shape)) if axis != out_axis]
     if groups == 1:
         return (("transpose", (*others, out_axis)),)
@@ -55,14 +58,14 @@ def _kernel_steps(shape: tuple[int, ...], out_axis: int, groups: int) -> tuple[S
 
 @dataclasses.dataclass(frozen=True)
 class ConvolutionInput:
-    """What a kernel is moved over.
+    """The input that a kernel is moved over.
 
     Attributes:
       x: the operand.
-      kernel: the kernel's shape.
-      space: how many positions the output has along each axis.
-      params: the equation's.
-      draw: what decides which rows are drawn.
+      kernel: the shape of the kernel.
+      space: the size of the output along each spatial axis.
+      params: the parameters of the equation.
+      draw: decides which rows are drawn.
     """
 
     x: Array
@@ -89,7 +92,7 @@ class ConvolutionInput:
         return self._over_rows(with_a_mean(self.x))
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
-        """Patches, read from the padded input at drawn places."""
+        """Patches, read from the padded input at drawn positions."""
         places = drawn_rows(number, self._row_count, self.draw)
         if places is None:
             places = jnp.arange(self._row_count, dtype=jnp.int32)
@@ -111,7 +114,7 @@ class ConvolutionInput:
         return turned.reshape(self.groups, len(places), self.inputs)
 
     def row_sums(self, order: int) -> Float[Array, "..."]:
-        """The channels of a group are summed first: what is left moves over one channel."""
+        """Sums the channels of a group first, so the window moves over a single channel."""
         channel = self._axes[1]
         powers = self._in_groups(magnitudes(self.x, order), channel).sum(axis=channel + 1)
         window = list(self._with_outputs(self.groups))
@@ -123,7 +126,7 @@ class ConvolutionInput:
         return jnp.repeat(per_group, outputs, axis=self._numbers.out_spec[1])
 
     def products_of_rows(self, cotangent: Array) -> None:
-        """None: a position's patch is seldom smaller than its share of the kernel."""
+        """None, because a position's patch is seldom smaller than its share of the kernel."""
 
     def signals(self) -> Signals:
         examples, channel, *space = self._numbers.lhs_spec
@@ -139,9 +142,9 @@ class ConvolutionInput:
         return spread.reshape(self.groups, self.inputs)
 
     def _over_rows(self, array: Float[Array, "..."]) -> Float[Array, "groups inputs"]:
-        """Sums over all rows of an array that lies as the input does.
+        """Sums an array with the axes of the input over all rows.
 
-        The operation is linear in it, so the examples can be summed before.
+        The operation is linear in the array, so the examples are summed first.
         """
         one_example = array.sum(axis=self._axes[0], keepdims=True)
         sums = applied_to_ones(
@@ -169,7 +172,7 @@ class ConvolutionInput:
 
     @property
     def _axes(self) -> tuple[int, int]:
-        """Where the input has its examples and its channels."""
+        """The axes of the input with its examples and its channels."""
         return self._numbers.lhs_spec[:2]
 
     @property
@@ -177,12 +180,12 @@ class ConvolutionInput:
         return self._numbers.rhs_spec[0]
 
     def _with_outputs(self, outputs: int) -> tuple[int, ...]:
-        """The shape of a kernel with another number of outputs."""
+        """The shape of the kernel with another number of outputs."""
         before, after = self.kernel[: self._out_axis], self.kernel[self._out_axis + 1 :]
         return (*before, outputs, *after)
 
     def _in_groups(self, array: Array, axis: int) -> Array:
-        """The axis of the channels as two: groups, and channels of a group."""
+        """Splits the channel axis into groups and channels per group."""
         shape = array.shape
         split = (self.groups, shape[axis] // self.groups)
         return array.reshape(*shape[:axis], *split, *shape[axis + 1 :])
@@ -197,7 +200,7 @@ class ConvolutionInput:
 
 
 def _along(numbers: Array, axis: int, window_axes: int) -> Array:
-    """Numbers along one axis of ``(rows, *window)``."""
+    """Reshapes numbers to lie along one axis of ``(rows, *window)``."""
     shape = [1] * (1 + window_axes)
     shape[axis] = -1
     return numbers.reshape(shape)

@@ -1,4 +1,4 @@
-"""Matrix products: dense layers, attention projections, ensembles and every other einsum."""
+"""Matrix products: dense layers, attention projections, ensembles and all other einsums."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from insgd_optax.structures import Signals, Sums
 
 def dot_layer(equation: JaxprEqn, weight: int, input: int) -> Layer:
     contract, batch = equation.params["dimension_numbers"]
-    # In the order of the weight's axes, so that two uses of a leaf agree on the order of inputs.
+    # Follow the weight's axes, so that all uses of a leaf agree on the order of its inputs.
     batched = sorted(zip(batch[weight], batch[input], strict=True))
     contracted = sorted(zip(contract[weight], contract[input], strict=True))
     shape = shape_of(equation.invars[weight])
@@ -70,9 +70,9 @@ class DotInput:
       group_axes: its batch axes, in the order of the weight's.
       input_axes: its contracted axes, in the order of the weight's.
       output_groups: its batch axes, in the order of the result's.
-      outputs_before, outputs_after: how many axes the weight adds to the result, between the
-        batch axes and the rows or after the rows.
-      draw: what decides which rows are drawn.
+      outputs_before, outputs_after: the number of axes that the weight adds to the result, between
+        the batch axes and the rows or after the rows.
+      draw: decides which rows are drawn.
     """
 
     x: Array

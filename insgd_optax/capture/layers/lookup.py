@@ -18,7 +18,7 @@ from insgd_optax.structures import Signals, Sums
 
 
 def lookup_layer(equation: JaxprEqn) -> Layer | None:
-    """The layer of a table that is read at one index or several; None for any other slice."""
+    """The layer of a table that is read at one or several indices; None for any other slice."""
     params, shape = equation.params, shape_of(equation.invars[0])
     numbers, sizes = params.get("dimension_numbers"), params["slice_sizes"]
     batched = tuple(numbers.operand_batching_dims) if numbers else ()
@@ -28,7 +28,7 @@ def lookup_layer(equation: JaxprEqn) -> Layer | None:
         return None
     rows = tuple(axis for axis in table if axis not in looked_up)
     order = (*batched, *looked_up, *rows)
-    dtype = wide_dtype(dtype_of(equation.outvars[0]))  # indices have no precision of their own
+    dtype = wide_dtype(dtype_of(equation.outvars[0]))  # the indices are integers
 
     def look(*indices: ArrayLike, draw: Draw = UNSEEDED) -> LookupInput:
         del draw  # no rows are drawn
@@ -45,7 +45,7 @@ def lookup_layer(equation: JaxprEqn) -> Layer | None:
 
 
 def _strides(equation: JaxprEqn, rows: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The outputs lie along the axes of the result that are a row's; not known of groups."""
+    """The strides of a table row's axes in the result; None if there are groups."""
     shape, axes = shape_of(equation.invars[0]), len(shape_of(equation.outvars[0]))
     numbers = equation.params.get("dimension_numbers")
     sizes = [shape[axis] for axis in rows]
@@ -61,14 +61,14 @@ def _strides(equation: JaxprEqn, rows: tuple[int, ...]) -> tuple[int, ...] | Non
 
 @dataclasses.dataclass(frozen=True)
 class LookupInput:
-    """Which rows of a table are read.
+    """The rows of a table that are read.
 
     Attributes:
-      indices: the operands that say so.
-      table: the table's shape.
-      axes: which of its axes are groups, which are looked up, and which are a row.
-      params: the equation's.
-      dtype: that of the sums.
+      indices: the operands that select the rows.
+      table: the shape of the table.
+      axes: the axes of its groups, the axes that are looked up, and the axes of a row.
+      params: the parameters of the equation.
+      dtype: the dtype of the sums.
     """
 
     indices: tuple[Array, ...]
@@ -88,7 +88,7 @@ class LookupInput:
         return math.prod(self.table[axis] for axis in self.axes[1])
 
     def sums(self, order: int) -> Sums:
-        del order  # of ones and zeros every power is the same
+        del order  # every power of ones and zeros is the same
         counts = applied_to_ones(
             self._lookup, self._one_output(self.table), self.indices[0], self.dtype
         )
@@ -103,25 +103,25 @@ class LookupInput:
         return self.sums(1)[0]
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
-        raise TypeError("the second moment of one-hot rows is diagonal: give lookups Diagonal()")
+        raise TypeError("The second moment of one-hot rows is diagonal: use Diagonal() for lookups")
 
     def products_of_rows(self, cotangent: Array) -> Float[Array, "groups rows rows"] | None:
         numbers = self.params.get("dimension_numbers")
         if numbers is None or len(self.table) > 2 or len(numbers.start_index_map) > 1:
             return None
-        # The table's own axes are in the result in their order, without the one looked up.
+        # The result keeps the order of the table's axes, without the one that is looked up.
         place = self.axes[2][0] if len(numbers.offset_dims) == 2 else 0
         axis = numbers.offset_dims[place]
         rows = jnp.moveaxis(real(cotangent), axis, -1).reshape(1, -1, cotangent.shape[axis])
         read = self.indices[0].ravel()
         if self.params["mode"] == jax.lax.GatherScatterMode.CLIP:
             read = jnp.clip(read, 0, self.inputs - 1)
-        # Nothing flows back to a table from where it was not: even where the lookup found a row.
+        # An index out of range has no gradient, even if the lookup returned a row for it.
         inside = (read >= 0) & (read < self.inputs)
         return jnp.where((read[:, None] == read[None]) & inside[None], products(rows), 0)
 
     def signals(self) -> Signals:
-        """One of the one-hot rows, which are alike, for all of them."""
+        """A single one-hot row stands for all of them, because they are alike."""
         one_hot = jnp.zeros((self.groups, 1, self.inputs), self.dtype).at[..., 0].set(1)
         return Signals(one_hot, 1, 1, self.sums(2)[1][0])
 

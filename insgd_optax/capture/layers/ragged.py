@@ -1,4 +1,4 @@
-"""Ragged products: experts, each a matrix for its own stretch of the rows."""
+"""Ragged products: experts that each apply a matrix to a separate stretch of the rows."""
 
 import dataclasses
 import functools
@@ -12,12 +12,12 @@ from insgd_optax.capture.layers.sampling import UNSEEDED, Draw
 from insgd_optax.compat import JaxprEqn, shape_of
 from insgd_optax.structures import Signals, Sums
 
-# The rows' axis is ragged, the last axis of the rows is contracted, the experts' axis is first.
+# The rows' axis is ragged, their last axis is contracted, and the experts' axis is first.
 PLAIN = (((1,), (1,)), ((), ())), (0,), (0,)
 
 
 def ragged_layer(equation: JaxprEqn) -> Layer | None:
-    """``jax.lax.ragged_dot``; with other axes it is a gradient's product, and no layer."""
+    """The layer of ``jax.lax.ragged_dot``. With other axes it computes a gradient instead."""
     numbers = equation.params["ragged_dot_dimension_numbers"]
     parts = numbers.dot_dimension_numbers, numbers.lhs_ragged_dimensions
     dimensions = _tuples((*parts, numbers.rhs_group_dimensions))
@@ -38,11 +38,11 @@ def _tuples(nested: object) -> object:
 
 @dataclasses.dataclass(frozen=True)
 class RaggedInput:
-    """The rows of all experts, one expert's after another's.
+    """The rows of all experts, one expert after another.
 
     Attributes:
       x: the rows.
-      sizes: how many of them each expert gets. Rows past the last are nobody's.
+      sizes: the number of rows of each expert. Rows past the last expert belong to none.
     """
 
     x: Float[Array, "rows inputs"]
@@ -70,12 +70,12 @@ class RaggedInput:
 
     def rows(self, number: int | None) -> Float[Array, "groups rows inputs"]:
         raise TypeError(
-            "the experts of ragged_dot see different numbers of rows, so no second moment is made "
-            "of them: use MeanVariances(), MeanVariance(), Diagonal() or Scalar()"
+            "The experts of ragged_dot see different numbers of rows, so their rows have no full "
+            "second moment: use MeanVariances(), MeanVariance(), Diagonal() or Scalar()"
         )
 
     def products_of_rows(self, cotangent: Array) -> None:
-        """None: the pairs of rows of an expert are not known from shapes."""
+        """None, because shapes do not tell which pairs of rows share an expert."""
 
     def signals(self) -> Signals:
         raise TypeError("Released() is not defined for ragged_dot: use Scalar()")
@@ -88,7 +88,7 @@ class RaggedInput:
 
     @functools.cached_property
     def _expert(self) -> Int[Array, " rows"]:
-        """Whose each row is."""
+        """The expert of each row."""
         ends = jnp.cumsum(self.sizes)
         places = jnp.arange(self.x.shape[0], dtype=ends.dtype)
         return jnp.searchsorted(ends, places, side="right")

@@ -1,4 +1,4 @@
-"""Which rows of a layer's input are looked at, where not all of them are."""
+"""Sampling: selects the rows of a layer's input for structures that do not use all of them."""
 
 import dataclasses
 import functools
@@ -14,56 +14,58 @@ from jaxtyping import Array, Bool, Int, UInt32
 from insgd_optax.compat import varying_axes
 from insgd_optax.sharding import is_typed, split_over
 
-# 2**32 and 1 over the golden ratio: multiples of them, modulo 1, spread evenly.
+# 2**32 and 1 over the golden ratio. Multiples of the latter, modulo 1, spread evenly.
 GOLDEN_BITS, GOLDEN = 2654435769, 0.6180339887
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What decides which rows are drawn.
+    """Decides which rows are drawn.
 
     Attributes:
-      seed: a number from what comes with every batch, the same on all devices.
-      axes: those of ``shard_map``, ``pmap`` or ``vmap`` that rows are split over (static: where a
-        device is among the others is asked for where rows are drawn).
+      seed: a number computed from the batch, keys and counters, the same on all devices.
+      axes: the axes of ``shard_map``, ``pmap`` or ``vmap`` that rows are split over (static). The
+        index of the device is read only when rows are drawn.
     """
 
     seed: Any = 0
     axes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def of(self, inputs: Sequence[Any]) -> "Draw":
-        """For these inputs of a layer, which may be split over some of the axes only."""
+        """The draw for these inputs of a layer, which may be split over only some of the axes."""
         return Draw(self.seed, split_over(inputs, self.axes))
 
 
-UNSEEDED = Draw()  # where nothing is drawn
+UNSEEDED = Draw()  # if nothing is drawn
 
 
 def draw_of(arrays: Sequence[Any], axes: tuple[str, ...] = ()) -> Draw:
-    """What decides which rows are drawn, for arguments of a loss.
+    """The draw for the arguments of a loss.
 
-    A hash of them in integers, the same however many devices they lie on. The inputs of a layer
-    would not do: how a product or a sum is shared among devices changes their last bits.
+    The seed is an integer hash of the arguments, the same for any number of devices. The inputs of
+    a layer would not give the same seed. The split of a product or a sum over devices changes their
+    last bits.
 
     Args:
-      arrays: the arguments that are the same numbers on any number of devices.
-      axes: those that the batch is split over.
+      arrays: the arguments with the same values on any number of devices.
+      axes: the axes that the batch is split over.
     """
     return Draw(_seed_of(arrays, axes), axes)
 
 
 def drawn_rows(wanted: int | None, rows: int, draw: Draw) -> Int[Array, " drawn"] | None:
-    """Places of about so many rows out of all, every row equally likely; None for all rows.
+    """The places of about ``wanted`` rows, each row equally likely; None for all rows.
 
-    One row is drawn from each of as many stretches of equal length. The gradient function has no
-    state, and needs no key for this: what decides comes from the batch. Of rows that are split over
-    devices, each device draws from its own stretches.
+    The rows are divided into stretches of equal length, and one row is drawn from each. The
+    gradient function has no state and needs no key, because the seed comes from the batch. If the
+    rows are split over devices, each device draws from its part.
 
     Args:
-      wanted: how many to draw on all devices together, or None. Rounded up to as many on each.
-      rows: how many there are on this device.
-      draw: what decides.
+      wanted: the number of rows to draw on all devices together, or None. It is rounded up to a
+        multiple of the number of devices.
+      rows: the number of rows on this device.
+      draw: the seed and the axes.
     """
     devices = jax.lax.axis_size(draw.axes) if draw.axes else 1
     if wanted is None or wanted >= rows * devices:
@@ -82,12 +84,12 @@ def drawn_rows(wanted: int | None, rows: int, draw: Draw) -> Int[Array, " drawn"
 
 @functools.partial(jax.jit, static_argnums=1)
 def _seed_of(arrays: Sequence[Any], axes: tuple[str, ...]) -> UInt32[Array, ""]:
-    """The hash that one device would have of arrays of which some are split over devices.
+    """The hash that one device would compute of arrays, some of which are split over devices.
 
-    Where arrays have no types, those that are alike on all devices may be split or not. So of most
-    of them only the largest hash of a row counts, which is the same in both cases: of masks,
-    labels, weights of classes, counters and keys. Those with the longest rows are data itself, and
-    there every number counts. (Traced once for batches of one shape.)
+    Without types, arrays that are alike on all devices may be split or not. So most arrays
+    contribute only their largest row hash, which is the same in both cases. Examples are masks,
+    labels, class weights, counters and keys. The arrays with the longest rows are the data itself,
+    and all of their numbers count. (Traced once per batch shape.)
     """
     parts = [part for array in arrays for part in _integers(array)]
     if not parts:
@@ -105,14 +107,15 @@ def _seed_of(arrays: Sequence[Any], axes: tuple[str, ...]) -> UInt32[Array, ""]:
 def _hashes_over_devices(
     parts: Sequence[Array], axes: Sequence[str]
 ) -> tuple[UInt32[Array, " parts"], UInt32[Array, " parts"]]:
-    """The largest hash of a row of each array, and what the others' places and hashes add up to.
+    """The largest row hash of each array, and a sum of the other hashes by place.
 
-    The second is the sum of the rows' hashes, less the largest, times their places among the rows
-    of all devices. So an array of equal rows has the sum 0, whether it is split or not.
+    The second is a sum over rows. Each term is the row's hash minus the largest, times the row's
+    place among the rows of all devices. So an array of equal rows has the sum 0, whether it is
+    split or not.
     """
     rows = [len(part) for part in parts]
     sums = jnp.stack([_sums_of_hashes(part) for part in parts], axis=1)
-    for axis in reversed(axes):  # the only thing that devices tell each other
+    for axis in reversed(axes):  # the only communication between devices
         sums = jax.lax.all_gather(sums, axis)
     largest = sums[..., 0, :].max(axis=tuple(range(len(axes))))
     found, total, number = sums[..., 1, :], sums[..., 2, :], jnp.asarray(rows, jnp.uint32)
@@ -134,7 +137,7 @@ def _hashes_over_devices(
 def _is_split(
     parts: Sequence[Array], hashes: UInt32[Array, "... devices parts"], axis: str
 ) -> Bool[Array, "... parts"]:
-    """Which of the arrays are split over an axis: by their types, or else by what they hold."""
+    """Whether each array is split over an axis, by its type if typed, else by its hashes."""
     if is_typed(axis):
         return jnp.asarray([axis in varying_axes(part) for part in parts])
     return (hashes != hashes[..., :1, :]).any(axis=-2)
@@ -145,7 +148,7 @@ def _scrambled(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def _integers(array: Any) -> list[UInt32[Array, "..."]]:
-    """The array's numbers, or a key's, as integers of 32 bits."""
+    """The numbers of an array, or of a key, as 32-bit integers."""
     array = jax.lax.stop_gradient(jnp.asarray(array))
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return [jax.random.key_data(array)]
@@ -157,8 +160,9 @@ def _integers(array: Any) -> list[UInt32[Array, "..."]]:
 
 
 def _sums_of_hashes(bits: UInt32[Array, "rows ..."]) -> UInt32[Array, "3"]:
-    """Of every row's hash of its numbers and their places: the largest, the sum of each times the
-    row's own place, and the sum.
+    """Hashes each row from its numbers and their places.
+
+    Returns the largest hash, the sum of hash times row place, and the sum of hashes.
     """
     place = jnp.ones(bits.shape, jnp.uint32)
     for axis in range(1, bits.ndim):
