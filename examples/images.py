@@ -7,24 +7,40 @@ What can be read:
     train/CLASS/IMAGE            the same with its own splits, ``test`` and possibly ``val``
     NAME.npz                     MedMNIST's arrays ``train_images``, ``train_labels`` and so on
 
+One more folder around all of it does not matter. Images become squares, and those of more than
+eight bits are stretched from their darkest to their brightest pixel.
+
 The benchmarks read their images with this module too.
 """
 
 import io
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from tqdm import tqdm
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+# A split, and how its folder may be called.
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 SHARE = 0.6  # of the images of class folders that train
 LEAST = 5  # images of a class, so that every split has one
+
+
+class ImagesError(ValueError):
+    """There are no images, or none that can be trained on; the text says why, for users."""
 
 
 class Examples(NamedTuple):
@@ -49,41 +65,52 @@ class Dataset(NamedTuple):
 
 
 def load(path: Path, size: int, mode: str = "RGB") -> Dataset:
-    """Reads any of the layouts above; images are made ``size`` pixels high and wide.
+    """Reads any of the layouts above.
+
+    Args:
+      path: a folder, a zip or an ``.npz`` file, whose images keep their size and colors.
+      size: images are made so many pixels high and wide.
+      mode: PIL's ``"RGB"``, or ``"L"`` for gray.
 
     Raises:
-      ValueError: if there is nothing to read, or a class has too few images to split.
+      ImagesError: if there is nothing to read, a file is no image, or a class has too few images.
     """
     if path.suffix == ".npz":
         return medmnist(path)
-    files = image_files(path, depth=2)
-    if any(name.startswith("train/") for name in files):
-        return _with_own_splits(path, files, size, mode)
-    files = image_files(path, depth=1)
-    if not files:
-        raise ValueError(
-            f"{path} holds no images in class folders. Expected CLASS/IMAGE, train/CLASS/IMAGE, "
-            f"or a .npz file of MedMNIST; images end in {', '.join(sorted(SUFFIXES))}."
-        )
-    every, classes = _labelled(files, size, mode)
-    counts = np.bincount(every.labels)
-    if len(classes) < 2 or counts.min() < LEAST:
-        found = ", ".join(f"{name} ({n})" for name, n in zip(classes, counts, strict=True))
-        raise ValueError(
-            f"{path} needs at least two class folders of {LEAST} images or more; found {found}."
-        )
-    return Dataset(*split(every, SHARE), classes)
+    with opened(path) as source:
+        source = source.without_outer_folders()
+        read = _with_own_splits if source.split("train").names else _class_folders
+        return read(source, size, mode)
 
 
 def medmnist(path: Path) -> Dataset:
-    """MedMNIST's layout, with its own splits and size of images."""
+    """MedMNIST's layout, with its own splits and size of images.
+
+    Raises:
+      ImagesError: if it is another file, or an image has several labels.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ImagesError(f"{path} is no .npz file." if path.exists() else f"There is no {path}.")
     with np.load(path) as arrays:
-        parts = [
-            Examples(scaled(arrays[f"{part}_images"]), arrays[f"{part}_labels"].ravel())
-            for part in ("train", "val", "test")
-        ]
-    classes = tuple(str(label) for label in np.unique(parts[0].labels))
-    return Dataset(*(part._replace(labels=part.labels.astype(np.int32)) for part in parts), classes)
+        try:
+            read = [(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in SPLITS]
+        except KeyError as error:
+            raise ImagesError(f"{path} is no file of MedMNIST: {error.args[0]}.") from None
+    if any(labels.size != len(images) for images, labels in read):
+        raise ImagesError(f"{path} does not have one label for each image.")
+    classes = tuple(str(label) for label in np.unique(read[0][1]))
+    train, validation, test = (
+        Examples(scaled(images), labels.ravel().astype(np.int32)) for images, labels in read
+    )
+    return Dataset(train, validation, test, classes)
+
+
+def digits() -> Dataset:
+    """scikit-learn's handwritten digits of 8 x 8 pixels, about 108 of each to train on."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32)
+    every = Examples(images, labels.astype(np.int32))
+    return Dataset(*split(every, SHARE), tuple(map(str, range(10))))
 
 
 def split(every: Examples, share: float) -> tuple[Examples, Examples, Examples]:
@@ -104,30 +131,100 @@ def divided(
     return np.asarray(first), np.asarray(second)
 
 
+@dataclass(frozen=True)
+class Source:
+    """The images of a folder or a zip, or of a folder in it.
+
+    Attributes:
+      path: of the folder or the zip.
+      names: the images' paths inside of the folder, sorted.
+      read: from a path inside of the source to a file's content.
+      folder: the folder in it, such as ``"train/"``.
+    """
+
+    path: Path
+    names: list[str]
+    read: Callable[[str], bytes]
+    folder: str = ""
+
+    def at_depth(self, depth: int) -> list[str]:
+        return [name for name in self.names if name.count("/") == depth]
+
+    def inside(self, folder: str) -> "Source":
+        names = [name.removeprefix(folder) for name in self.names if name.startswith(folder)]
+        return replace(self, names=names, folder=self.folder + folder)
+
+    def without_outer_folders(self) -> "Source":
+        """The first folder in it that holds more than one, is a split, or has images itself."""
+        first = {name.partition("/")[0] for name in self.names}
+        is_split = any(name.lower() in names for name in first for names in SPLITS.values())
+        if len(first) != 1 or is_split or not any(name.count("/") > 1 for name in self.names):
+            return self
+        return self.inside(f"{first.pop()}/").without_outer_folders()
+
+    def split(self, name: str) -> "Source":
+        """That of ``train``, ``val`` or ``test``; without images if there is none."""
+        folders = {each.partition("/")[0] for each in self.at_depth(2)}
+        found = sorted(folder for folder in folders if folder.lower() in SPLITS[name])
+        return self.inside(f"{found[0]}/") if found else replace(self, names=[])
+
+    def pixels(
+        self, names: Sequence[str], size: int, mode: str
+    ) -> Float[np.ndarray, "images size size C"]:
+        """Decodes one image after the other: of large ones the raw files may not fit into memory.
+
+        Raises:
+          ImagesError: if a file is no image.
+        """
+        every = []
+        for name in tqdm(names, "reading images", disable=None, leave=False):
+            try:
+                every.append(pixels(self.read(self.folder + name), size, mode))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                file = f"{self.path}/{self.folder}{name}"
+                reason = "" if isinstance(error, Image.UnidentifiedImageError) else f": {error}"
+                raise ImagesError(f"{file} cannot be read as an image{reason}.") from error
+        return scaled(np.stack(every))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    """The images of a folder or a zip.
+
+    Raises:
+      ImagesError: if it is neither.
+    """
+    if path.is_dir():
+        files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+        yield Source(path, _images_of(files), lambda name: (path / name).read_bytes())
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield Source(path, _images_of(archive.namelist()), archive.read)
+    elif path.exists():
+        raise ImagesError(f"{path} is no folder, no zip and no .npz file.")
+    else:
+        raise ImagesError(f"There is no {path}.")
+
+
 def image_files(path: Path, depth: int) -> dict[str, bytes]:
     """The images of a folder or a zip at this depth, sorted, by their path inside it."""
-
-    def chosen(names: Iterable[str]) -> list[str]:
-        at_depth = (name for name in names if name.count("/") == depth)
-        return sorted(name for name in at_depth if PurePosixPath(name).suffix.lower() in SUFFIXES)
-
-    if path.is_dir():
-        every = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-        return {name: (path / name).read_bytes() for name in chosen(every)}
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no folder, no zip and no .npz file.")
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in chosen(archive.namelist())}
+    with opened(path) as source:
+        return {name: source.read(name) for name in source.at_depth(depth)}
 
 
 def decoded(raw: Sequence[bytes], size: int, mode: str) -> Float[np.ndarray, "images size size C"]:
     """Pixels in [-1, 1], in PIL's mode ``"RGB"`` or ``"L"``."""
+    return scaled(np.stack([pixels(each, size, mode) for each in raw]))
 
-    def pixels(each: bytes) -> np.ndarray:
-        image = Image.open(io.BytesIO(each)).convert(mode)
-        return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
-    return scaled(np.stack([pixels(each) for each in raw]))
+def pixels(raw: bytes, size: int, mode: str) -> UInt8[np.ndarray, "size size *C"]:
+    """Pixels of one image from 0 to 255, as a square."""
+    image = Image.open(io.BytesIO(raw))
+    if image.mode.startswith(("I", "F")):  # PIL would make everything above 255 white
+        values = np.asarray(image, np.float32)
+        values = (values - values.min()) / (np.ptp(values) or 1)
+        image = Image.fromarray((255 * values).astype(np.uint8))
+    return np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BOX))
 
 
 def scaled(pixels: np.ndarray) -> Float[np.ndarray, "images height width C"]:
@@ -140,40 +237,78 @@ def scaled(pixels: np.ndarray) -> Float[np.ndarray, "images height width C"]:
 
 
 def write_digits(folder: Path, most: int, fewest: int) -> None:
-    """scikit-learn's handwritten digits as a folder of class folders, imbalanced.
+    """scikit-learn's handwritten digits as a folder with splits, of which ``train`` is imbalanced.
 
-    The number of images falls exponentially from ``most`` zeros to ``fewest`` nines.
+    There the number of images falls exponentially from ``most`` zeros to ``fewest`` nines.
     """
-    images, labels = load_digits(return_X_y=True)
-    for label in range(10):
-        number = round(most * (fewest / most) ** (label / 9))
-        (folder / str(label)).mkdir(parents=True, exist_ok=True)
-        for place, image in enumerate(images[labels == label][:number]):
-            pixels = Image.fromarray((image.reshape(8, 8) * 15.9).astype(np.uint8))
-            pixels.save(folder / str(label) / f"{place:03}.png")
+    for name, examples in zip(SPLITS, digits()[:3], strict=True):
+        for label in range(10):
+            images = examples.images[examples.labels == label]
+            if name == "train":
+                images = images[: round(most * (fewest / most) ** (label / 9))]
+            inside = folder / name / str(label)
+            inside.mkdir(parents=True, exist_ok=True)
+            for place, image in enumerate((images[..., 0] + 1) * 127.5):
+                Image.fromarray(image.astype(np.uint8)).save(inside / f"{place:03}.png")
 
 
-def _with_own_splits(path: Path, files: dict[str, bytes], size: int, mode: str) -> Dataset:
-    def part(name: str) -> tuple[Examples, tuple[str, ...]]:
-        start = f"{name}/"
-        inside = {file[len(start) :]: raw for file, raw in files.items() if file.startswith(start)}
-        return _labelled(inside, size, mode)
+def _images_of(files: Iterable[str]) -> list[str]:
+    """Files with an image's ending, sorted, without hidden ones, as a Mac's zip has them.
 
-    train, classes = part("train")
-    test, tested = part("test")
-    if classes != tested:
-        raise ValueError(f"{path} has the classes {classes} in train and {tested} in test.")
-    if any(name.startswith("val/") for name in files):
-        validation, _ = part("val")
-    else:
+    >>> _images_of(["b/2.png", "a/1.JPG", "a/notes.txt", "__MACOSX/a/._1.JPG"])
+    ['a/1.JPG', 'b/2.png']
+    """
+
+    def is_image(file: str) -> bool:
+        hidden = any(part.startswith((".", "__MACOSX")) for part in file.split("/"))
+        is_folder = file.endswith("/")
+        return PurePosixPath(file).suffix.lower() in SUFFIXES and not hidden and not is_folder
+
+    return sorted(filter(is_image, files))
+
+
+def _class_folders(source: Source, size: int, mode: str) -> Dataset:
+    classes = _classes(source)
+    if not classes:
+        raise ImagesError(
+            f"{source.path} holds no images in class folders. Expected CLASS/IMAGE, "
+            "train/CLASS/IMAGE, or a .npz file of MedMNIST; images end in "
+            f"{', '.join(sorted(SUFFIXES))}."
+        )
+    counts = [len(source.inside(f"{name}/").at_depth(0)) for name in classes]
+    if len(classes) < 2 or min(counts) < LEAST:
+        found = ", ".join(f"{name} ({n})" for name, n in zip(classes, counts, strict=True))
+        raise ImagesError(
+            f"{source.path} needs at least two class folders of {LEAST} images or more; "
+            f"found {found}."
+        )
+    return Dataset(*split(_labelled(source, size, mode), SHARE), classes)
+
+
+def _with_own_splits(source: Source, size: int, mode: str) -> Dataset:
+    parts = {name: part for name in SPLITS if (part := source.split(name)).names}
+    classes = _classes(parts["train"])
+    if len(classes) < 2 or "test" not in parts:
+        raise ImagesError(f"{source.path} needs the folders train and test with two classes each.")
+    for name, part in parts.items():
+        if _classes(part) != classes:
+            raise ImagesError(
+                f"{source.path} has the classes {classes} in train and {_classes(part)} in {name}."
+            )
+    read = {name: _labelled(part, size, mode) for name, part in parts.items()}
+    train, validation = read["train"], read.get("val")
+    if validation is None:
         rows = divided(np.arange(len(train.labels)), train.labels, 1 - (1 - SHARE) / 2)
         train, validation = (Examples(train.images[n], train.labels[n]) for n in rows)
-    return Dataset(train, validation, test, classes)
+    return Dataset(train, validation, read["test"], classes)
 
 
-def _labelled(files: dict[str, bytes], size: int, mode: str) -> tuple[Examples, tuple[str, ...]]:
-    """Images of ``CLASS/IMAGE``, and the names of the classes."""
-    names = [file.split("/")[0] for file in files]
-    classes = tuple(sorted(set(names)))
-    labels = np.array([classes.index(name) for name in names], np.int32)
-    return Examples(decoded(list(files.values()), size, mode), labels), classes
+def _classes(source: Source) -> tuple[str, ...]:
+    """The folders of ``CLASS/IMAGE``."""
+    return tuple(sorted({name.split("/")[0] for name in source.at_depth(1)}))
+
+
+def _labelled(source: Source, size: int, mode: str) -> Examples:
+    names, classes = source.at_depth(1), _classes(source)
+    labels = np.array([classes.index(name.split("/")[0]) for name in names], np.int32)
+    return Examples(source.pixels(names, size, mode), labels)
