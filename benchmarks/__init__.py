@@ -1,1 +1,1 @@
-"""Benchmarks: optimizers side by side on one machine."""
+"""Benchmarks that compare optimizers on one machine."""

@@ -5,9 +5,9 @@
     python -m benchmarks report [--suite quick|full|gpu]
     python -m benchmarks download --data FOLDER
 
-``run`` writes a JSON file for every workload and optimizer, and goes on where it was stopped.
-``report`` makes the page and the figures of those that are there. ``download`` gets CIFAR-10 and
-PneumoniaMNIST from their official addresses and checks them.
+``run`` writes a JSON file for every workload and optimizer. It resumes where it was stopped.
+``report`` makes the page and the figures from these files. ``download`` gets CIFAR-10 and
+PneumoniaMNIST from their official addresses and verifies their checksums.
 """
 
 import argparse
@@ -31,27 +31,27 @@ def options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("what", choices=["run", "report", "download"])
     parser.add_argument("--suite", choices=SEEDS, default="quick")
-    parser.add_argument("--workload", default="", help="only those with this word in their name")
-    parser.add_argument("--optimizer", default="", help="only those with this word in their name")
-    parser.add_argument("--all", action="store_true", help="every peer, not the main ones alone")
+    parser.add_argument("--workload", default="", help="only names that contain this word")
+    parser.add_argument("--optimizer", default="", help="only names that contain this word")
+    parser.add_argument("--all", action="store_true", help="all peers, not only the main ones")
     parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
-    parser.add_argument("--steps", type=int, help="of a run, to try things (a multiple of 10)")
-    parser.add_argument("--again", action="store_true", help="also what has a file")
-    parser.add_argument("--data", type=Path, help="folder of data sets, or of class folders")
+    parser.add_argument("--steps", type=int, help="steps per run, a multiple of 10, to try things")
+    parser.add_argument("--again", action="store_true", help="rerun cells that have a file")
+    parser.add_argument("--data", type=Path, help="folder of data sets or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/report"))
     chosen = parser.parse_args()
     if chosen.what == "download" and chosen.data is None:
-        parser.error("--data FOLDER says where the files go")
+        parser.error("download needs --data FOLDER, the folder for the files")
     if chosen.what == "run" and chosen.data is not None and not chosen.data.exists():
-        parser.error(f"there is no {chosen.data}")
+        parser.error(f"--data {chosen.data} does not exist")
     if chosen.steps is not None and (chosen.steps < POINTS or chosen.steps % POINTS):
         parser.error(f"--steps must be a multiple of {POINTS}, got {chosen.steps}")
     if chosen.suite != "quick" and chosen.data is None and chosen.what == "run":
         parser.error(f"the {chosen.suite} suite needs --data FOLDER")
     if chosen.what == "run" and not chosen_cells(chosen):
         known = ", ".join([*names(chosen.data), *everyone()])
-        parser.error(f"no workload and optimizer have these words in their names: {known}")
+        parser.error(f"no workload and optimizer match these words; the names are: {known}")
     return chosen
 
 

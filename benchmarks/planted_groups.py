@@ -1,19 +1,19 @@
-"""What the history of similar inputs does, on digits in which the answer was planted.
+"""Tests the history of similar inputs on digits with planted groups.
 
     python -m benchmarks.planted_groups
 
-- *rare look*: one in a hundred of the digits that come is shown as a negative: every training
-  digit ten times, of all these a hundredth. What counts is the accuracy on the negatives of all
-  test digits, after 600 steps and, as *rare look, early*, after a quarter of them.
-- *turned sixes*: 10 of the sixes in training are shown upside down, where they look like nines.
-  What counts is the accuracy on test sixes that are all shown like that.
-- *wrong labels*: two fifths of the training digits are shown upside down with random labels. What
-  counts is the accuracy on the upright test digits.
+- *rare look*: every training digit appears ten times, and 1 % of these images are negatives. The
+  score is the accuracy on the negatives of all test digits after 600 steps. *Rare look, early*
+  stops after a quarter of the steps.
+- *turned sixes*: 10 sixes of the training set are upside down and look like nines. The score is the
+  accuracy on the test sixes, all upside down.
+- *wrong labels*: two fifths of the training digits are upside down and have random labels. The
+  score is the accuracy on the upright test digits.
 
-Nothing says which examples were changed. Groups are running prototypes of the raw pixels, and
-weights are read from their history one step behind. Among K groups, rare is what comes less often
-than one time in K, so the rare look is looked for with few. Exponents were fixed beforehand, and
-none is tuned. Seeds are paired: the same split, weights and batches for all exponents.
+The optimizer is not told which examples were changed. Groups are running prototypes of the raw
+pixels. Weights come from their history, one step behind. A group is rare among K if it gets fewer
+than one example in K, so the rare look uses few prototypes. Exponents were fixed beforehand and
+are not tuned. Seeds are paired: all exponents share the split, the weights and the batches.
 """
 
 import argparse
@@ -32,17 +32,17 @@ import insgd_optax as insgd
 from benchmarks.shared.trials import with_spread
 
 STEPS, EARLY, BATCH = 600, 150, 64
-# Of how often similar inputs came, and of how large their gradients were.
+# Exponents of the frequency of similar inputs and of the size of their gradients.
 EXPONENTS = ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.0, -0.5), (0.5, 0.5))
 
 
 class Planted(NamedTuple):
-    """Training digits of which some were changed, and what is measured after it.
+    """Training digits, some of them changed, and test digits.
 
     Attributes:
-      prototypes: how many there are to find the changed ones with.
-      steps: how long training is.
-      changed: which training digits were.
+      prototypes: the number of prototypes.
+      steps: the number of training steps.
+      changed: marks the changed training digits.
     """
 
     prototypes: int
@@ -117,7 +117,7 @@ def train_step(
     grad_fn = insgd.value_and_grad(loss_fn, has_aux=True, batch_argnums=(1, 2))
 
     @jax.jit
-    def step(params: Any, state: Any, images: Any, labels: Any) -> Any:
+    def step(params: optax.Params, state: optax.OptState, images: Any, labels: Any) -> Any:
         groups = insgd.similarity_groups(state, images)
         weights = insgd.example_weights(state, groups, frequency, gradient)
         (_, logits), grads, stats = grad_fn(params, images, labels, weights)
@@ -150,7 +150,7 @@ def run(planted: Planted, exponents: tuple[float, float], seed: int) -> tuple[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Weighs digits by the history of similar ones.")
+    parser = argparse.ArgumentParser(description="Weights digits by the history of similar ones.")
     parser.add_argument("--seeds", type=int, default=8)
     seeds = range(parser.parse_args().seeds)
     print("| planted | exponents | accuracy, % | more than without | weight of a planted |")

@@ -3,7 +3,8 @@
     python examples/linen_train_state.py
 
 The network has BatchNorm and Dropout, so its state is more than its parameters. The resumed run
-must end bit by bit where the first one ends. The table checks that, over 5 seeds. About 40 seconds.
+must end bit by bit where the first one ends. The table checks that, over 5 seeds. The accuracies
+are no contest: INSGD is a little ahead after 300 steps and level after 400. About 40 seconds.
 """
 
 import argparse

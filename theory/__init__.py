@@ -1,1 +1,1 @@
-"""Theory: what is known of normalized filters, beside what the library's transformations do."""
+"""Theory of normalized filters, checked against the library's transformations."""

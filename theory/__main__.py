@@ -1,4 +1,4 @@
-"""What theory says of normalized filters beside what the library does: a page with figures.
+"""Writes docs/theory.md: predictions for normalized filters next to measurements.
 
     python -m theory [--out docs]
 
@@ -14,7 +14,7 @@ from theory.page import write_page
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Writes the page on theory and its figures.")
+    parser = argparse.ArgumentParser(description="Writes docs/theory.md and its figures.")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (default docs)")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)

@@ -1,4 +1,4 @@
-"""Check: one number that theory predicts beside the number that was measured."""
+"""Check: a predicted number and the measured one."""
 
 from typing import Literal, NamedTuple
 
@@ -9,11 +9,11 @@ class Check(NamedTuple):
     """A prediction and a measurement.
 
     Attributes:
-      label: what is compared, in words.
-      predicted: what theory says, or the bound that it gives.
-      measured: what the library did.
-      tolerance: how far the two may be apart, in their own unit.
-      kind: whether the prediction is a value or a bound of the measurement.
+      label: the row's name in the table.
+      predicted: the theorem's value or bound.
+      measured: the library's value.
+      tolerance: the largest allowed difference, in the same unit.
+      kind: whether the prediction is a value or a bound on the measurement.
     """
 
     label: str
@@ -24,7 +24,7 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the measurement is as predicted; not, if it is no number."""
+        """Whether the measurement agrees with the prediction. NaN does not."""
         excess = self.measured - self.predicted
         if self.kind == "equal":
             return abs(excess) <= self.tolerance
@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 
 def number(value: float) -> str:
-    """Four digits, and nothing that differs between machines: what is left of rounding is 0."""
+    """Four digits. Rounding errors differ between machines, so tiny values become 0."""
     if abs(value) < 1e-9:
         return "0"
     short = float(f"{value:.4g}")

@@ -19,7 +19,7 @@ Images = Float[Array, "batch channels height width"]
 
 
 def convolved(params: Any, images: Images) -> Array:
-    """Shape (batch, outputs, positions), by the library function of JAX."""
+    """The layer by JAX's own convolution. Shape (batch, outputs, positions)."""
     borders = ((PADDING, PADDING), (PADDING, PADDING))
     result = jax.lax.conv_general_dilated(images, params["w"], (STRIDE, STRIDE), borders)
     return result.reshape(*result.shape[:2], -1)
@@ -27,7 +27,7 @@ def convolved(params: Any, images: Images) -> Array:
 
 @jax.jit
 def patches(images: Images) -> Float[Array, "batch positions inputs"]:
-    """Every window of every image as one row, cut out one by one."""
+    """Every window of every image as one row, sliced out one by one."""
     borders = ((0, 0), (0, 0), (PADDING, PADDING), (PADDING, PADDING))
     padded = jnp.pad(images, borders)
     starts = range(0, padded.shape[2] - WINDOW + 1, STRIDE)
@@ -40,14 +40,14 @@ def patches(images: Images) -> Float[Array, "batch positions inputs"]:
 
 
 def dense(params: Any, rows: Array) -> Array:
-    """The same layer as a matrix product: shape (batch, outputs, positions)."""
+    """The same layer as a matrix product. Shape (batch, outputs, positions)."""
     matrix = params["w"].reshape(params["w"].shape[0], -1).T
     return jnp.swapaxes(rows @ matrix, 1, 2)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def captured_step(predict: Callable[..., Array], params: Any, *batch: Array) -> tuple[Any, Array]:
-    """The moments that a layer's input has, and the update of normalized LMS with μ = 1."""
+    """The moments of the layer's input, and the update of normalized LMS with μ = 1."""
 
     def loss_fn(params: Any, inputs: Array, targets: Array) -> Array:
         return jnp.mean((predict(params, inputs) - targets) ** 2) / 2
@@ -61,9 +61,9 @@ def captured_step(predict: Callable[..., Array], params: Any, *batch: Array) -> 
 
 @jax.jit
 def growths(step_size: Array, divided_by: Array, starts: Array, images: Images) -> Array:
-    """For every image: ``‖w̃‖²`` after one step on it over that before, without noise.
+    """Growth of ``‖w̃‖²`` in one noise-free step, for every image.
 
-    The loss is the sum of ``e² / 2`` over positions, over ``divided_by``.
+    The loss is the sum of ``e² / 2`` over positions, divided by ``divided_by``.
     """
 
     def growth(start: Array, image: Array) -> Array:
@@ -81,7 +81,7 @@ def growths(step_size: Array, divided_by: Array, starts: Array, images: Images) 
 
 
 def worst_growth(step_size: float, divided_by: int, images: Images) -> float:
-    """The largest growth over images, each with the error that it acts on most."""
+    """The largest growth over images. Each starts from the error on which it acts most."""
     rows = np.asarray(patches(images))
     second_moments = np.swapaxes(rows, 1, 2) @ rows
     strongest = jnp.asarray(np.linalg.eigh(second_moments)[1][:, :, -1])
@@ -97,11 +97,11 @@ def t22() -> list[Check]:
 
         Σ_l x_l x_lᵀ ≤ (Σ_l ‖x_l‖²) I
 
-    A loss that sums over positions has the gradient -Σ_l e_l x_l and needs the summed patch power
-    as its divisor. Averaging both over positions changes nothing: a loss that averages over
-    positions, divided by the mean patch power, cannot lengthen w̃ for μ ≤ 2. A loss that sums,
-    divided by the mean, is n times too fast. An image of one pixel that one window sees has
-    equality above, and shows both.
+    A loss that sums over positions has the gradient -Σ_l e_l x_l. It needs the summed patch power
+    as its divisor. Averaging both over positions changes nothing. So a loss that averages,
+    divided by the mean patch power, cannot lengthen w̃ for μ ≤ 2. A loss that sums, divided by
+    the mean, is n times too fast. An image with a single bright pixel that only one window sees
+    attains equality above and shows both.
 
     Source: derived here.
     """

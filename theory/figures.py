@@ -1,4 +1,4 @@
-"""The figures of the page: predictions as lines, measurements as points or solid curves."""
+"""The page's figures: predictions are lines, measurements are points or solid curves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ from theory.projection import learning_on_a_correlated_signal, transformed_spect
 from theory.spectrum import STRUCTURES, slowest_mode, spectrum
 from theory.stability import worst_growth
 
-# Okabe and Ito's palette, with markers of their own: for color-blind readers and for print.
+# Okabe and Ito's palette with distinct markers, for color-blind readers and for print.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v")
 FEATURES = 8
@@ -44,7 +44,7 @@ def _axes(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def learning_curves() -> Figure:
-    """E‖w̃‖² of normalized LMS, the mean of 400 runs, beside T4."""
+    """E‖w̃‖² of normalized LMS as the mean of 400 runs, against T4."""
     figure, (axis,) = _axes(1)
     inputs, steps = normal(70, 400, 120, 1, FEATURES), np.arange(121)
     for color, marker, step_size in zip(COLORS, MARKERS, (0.1, 0.3, 1.0, 1.8), strict=False):
@@ -60,7 +60,7 @@ def learning_curves() -> Figure:
 
 
 def misadjustments() -> Figure:
-    """The excess error that noise keeps up, against the step size, beside T5 and T9."""
+    """Excess error from noise by step size, against T5 and T9."""
     figure, (axis,) = _axes(1)
     lines = np.linspace(0.05, 1.5, 100)
     axis.plot(lines, nlms_misadjustment(lines, FEATURES), color=COLORS[0], lw=1.2)
@@ -77,13 +77,13 @@ def misadjustments() -> Figure:
     axis.text(1.61, 0.012, "bound T8,\nb = 1", fontsize=8, color="#9A6A00")
     axis.set(yscale="log", ylim=(0.009, 12), xlim=(0, 1.75))
     axis.set(xlabel="step size μ", ylabel="excess error / noise variance")
-    axis.set_title("What noise costs, d = 8: points measured, lines predicted", fontsize=10)
+    axis.set_title("The cost of noise, d = 8: points measured, lines predicted", fontsize=10)
     axis.legend(frameon=False, loc="upper left")
     return figure
 
 
 def stability() -> Figure:
-    """Growth of E‖w̃‖² against μ with T8's bounds, and the worst growth with and without guard."""
+    """Growth of E‖w̃‖² by μ with T8's bounds, and the worst growth with and without guard."""
     figure, (left, right) = _axes(2)
     for color, marker, batch in zip(COLORS, MARKERS, (1, 4, 16), strict=False):
         bound = power_bound(FEATURES, batch)
@@ -107,7 +107,7 @@ def _guard_bars(axis: Axes) -> None:
     worst = worst_growth()
     for place, guarded in enumerate((False, True)):
         heights = [worst[batch, guarded] for batch in (1, 4)]
-        # Bars start at 0.5, so that one that ends at one is seen.
+        # Bars start at 0.5, so a bar that ends at 1 is visible.
         bars = axis.bar(
             np.arange(2) + 0.4 * place - 0.2, np.asarray(heights) - 0.5, 0.36, bottom=0.5,
             color=COLORS[place], label="with guard" if guarded else "without guard",
@@ -122,7 +122,7 @@ def _guard_bars(axis: Axes) -> None:
 
 
 def spectra() -> Figure:
-    """Eigenvalues with every structure, and how fast the slowest mode learns."""
+    """Eigenvalues under every structure, and how fast the slowest mode learns."""
     figure, (left, right) = _axes(2)
     styles = zip(COLORS, MARKERS, STRUCTURES.items(), strict=False)
     for place, (color, marker, (name, structure)) in enumerate(styles):
@@ -132,7 +132,7 @@ def spectra() -> Figure:
         left.bar(modes, found.values, 0.16, color=color, label=label)
         steps = np.arange(len(found.curve))
         right.plot(steps, slowest_mode(found), color=color, lw=1.2)
-        shown = slice(3 * place, None, 9)  # two of them lie on one line
+        shown = slice(3 * place, None, 9)  # two of the curves coincide
         right.plot(steps[shown], found.curve[shown], marker, color=color, markersize=5, label=name)
     left.set(yscale="log", ylim=(1e-3, 1e5), xlabel="mode", ylabel="eigenvalue")
     left.set_title("Six correlated features in different units", fontsize=10)
@@ -145,7 +145,7 @@ def spectra() -> Figure:
 
 
 def richer_filters() -> Figure:
-    """Learning on a correlated signal, the mean of 50 runs, and the eigenvalues behind T16."""
+    """Learning on a correlated signal (mean of 50 runs), and the eigenvalues of T16."""
     figure, (left, right) = _axes(2)
     for color, (name, curve) in zip(
         COLORS, learning_on_a_correlated_signal().items(), strict=False
@@ -179,6 +179,6 @@ def write_figures(folder: Path) -> None:
     for name, draw in FIGURES.items():
         figure = draw()
         figure.tight_layout()
-        # Without the version of matplotlib the same picture is the same file.
+        # Matplotlib's version would make equal pictures differ as files.
         figure.savefig(folder / f"theory-{name}.png", metadata={"Software": None})
         plt.close(figure)

@@ -1,4 +1,4 @@
-"""A linear filter that is driven by a transformation, through the public functions alone."""
+"""Linear filters driven by a transformation, through the public functions alone."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ Step = Callable[[Array, Any, Array, Array], tuple[Array, Any]]
 
 
 class Path(NamedTuple):
-    """What a filter did.
+    """The trajectory of a filter.
 
     Attributes:
-      weights: before the first step and after each one.
-      before: ``y - x w`` of every example of a batch before the batch's step (a priori).
-      after: the same after the step (a posteriori).
+      weights: the weights at the start and after each step.
+      before: the error ``y - x w`` of every example before its batch's step (a priori).
+      after: the same error after the step (a posteriori).
     """
 
     weights: Float[Array, "states features"]
@@ -31,7 +31,7 @@ class Path(NamedTuple):
 
 
 def half_square(errors: Float[Array, " batch"]) -> Float[Array, ""]:
-    """``e² / 2``, averaged over the batch: its gradient is ``-e x``."""
+    """``e² / 2`` averaged over the batch. Its gradient is the mean of ``-e x``."""
     return jnp.mean(errors**2) / 2
 
 
@@ -41,15 +41,15 @@ def stepper(
     loss: Callable[[Array], Array] = half_square,
     mean_square: float | None = None,
 ) -> Step:
-    """One step of a filter: from weights, state, inputs and targets to new weights and state.
+    """Builds one step of a filter: weights, state, inputs, targets → new weights, new state.
 
     Args:
       tx: the transformation.
-      order: of the statistic that the transformation asks for.
-      loss: of the errors ``y - x w``.
-      mean_square: puts the known mean square of the inputs in the place of the batch's, as if
-        the history had no end: results about a power that is known exactly need no allowance for
-        the spread of an average then.
+      order: the order of the statistic that the transformation needs.
+      loss: a function of the errors ``y - x w``.
+      mean_square: the known mean square of the inputs. It replaces the batch's own, like an
+        endless history. Checks of theorems about an exact power then need no tolerance for the
+        spread of an average.
     """
 
     def loss_fn(params: Any, inputs: Array, targets: Array) -> Array:
@@ -77,7 +77,7 @@ def filter_path(
     start: Float[Array, " features"],
     **options: Any,
 ) -> Path:
-    """Runs a filter over batches; ``options`` are those of `stepper`."""
+    """Runs a filter over batches. ``options`` go to `stepper`."""
     step = stepper(tx, **options)
 
     def record(carry: tuple[Array, Any], batch: tuple[Array, Array]) -> tuple[Any, Any]:
@@ -101,9 +101,9 @@ def squared_errors(
     """``‖w̃‖²`` of many runs that start at length one. The best weights are zero, so ``w̃ = -w``.
 
     Args:
-      make: a transformation from a step size and the number of features.
+      make: builds a transformation from a step size and the number of features.
       step_size: μ.
-      inputs, noise: drawn independently for every run; the noise is the whole target.
+      inputs, noise: independent draws for every run. The noise is the whole target.
       mean_square: see `stepper`.
     """
     features = inputs.shape[-1]
@@ -121,12 +121,12 @@ def normal(seed: int, *shape: int) -> Float[Array, "..."]:
 
 
 def heavy_tailed(seed: int, *shape: int) -> Float[Array, "..."]:
-    """Student's t with three degrees of freedom: its fourth moment does not exist."""
+    """Student's t with three degrees of freedom. Its fourth moment does not exist."""
     return jnp.asarray(np.random.default_rng(seed).standard_t(3, size=shape))
 
 
 def filtering_problem(seed: int, steps: int, features: int) -> tuple[Array, Array, Array]:
-    """Heavy-tailed inputs (one example a batch), targets without noise, and other weights."""
+    """Heavy-tailed inputs in batches of one, noise-free targets, and the starting weights."""
     inputs = heavy_tailed(seed, steps, 1, features)
     best, start = normal(seed + 1, features), normal(seed + 2, features)
     return inputs, inputs @ best, start
@@ -141,7 +141,7 @@ def nlms(step_size: Any, features: int = 0) -> optax.GradientTransformationExtra
 def running_power(
     step_size: Any, features: int, decay: float = 0.999
 ) -> optax.GradientTransformationExtraArgs:
-    """Divides by the history of ``‖x‖²`` alone. `Scalar`'s power is a feature's share of it."""
+    """Divides by the history of ``‖x‖²`` alone. `Scalar` divides by its share per feature."""
     return insgd.insgd(
         step_size / features,
         structure=insgd.Scalar(),

@@ -1,4 +1,4 @@
-"""What one step does to one example: T1, T2, T3, T14 and T21."""
+"""The effect of one step on one example: T1, T2, T3, T14 and T21."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ import insgd_optax as insgd
 from theory.check import Check
 from theory.filters import filter_path, filtering_problem, heavy_tailed, nlms, normal
 
-# Identities hold to rounding, after a few hundred steps on inputs that span decades too.
+# The identities hold to rounding, even after hundreds of steps on inputs that span decades.
 ROUNDING = 1e-10
 
 
 def t1() -> list[Check]:
     """T1. A step of normalized LMS leaves a share 1 - μ‖x‖² / (ε + ‖x‖²) of the example's error.
 
-    With e = y - x·w the gradient of e²/2 is -e x, so the step is Δw = μ e x / (ε + ‖x‖²), and
+    With e = y - x·w the gradient of e²/2 is -e x. So the step is Δw = μ e x / (ε + ‖x‖²) and
 
         e_post = e - x·Δw = (1 - μ‖x‖² / (ε + ‖x‖²)) e
 
@@ -40,17 +40,17 @@ def t1() -> list[Check]:
 def t2() -> list[Check]:
     """T2. A step along x keeps energy: ‖w̃_i‖² + e_a²/‖x‖² = ‖w̃_{i-1}‖² + e_p²/‖x‖².
 
-    Let w̃ = w* - w, e_a = x·w̃ before the step and e_p = x·w̃ after it. A step Δw = c x gives
-    e_p = e_a - c‖x‖², so c = (e_a - e_p) / ‖x‖² and
+    Let w̃ = w* - w, with e_a = x·w̃ before the step and e_p = x·w̃ after it. A step Δw = c x gives
+    e_p = e_a - c‖x‖². So c = (e_a - e_p) / ‖x‖² and
 
         ‖w̃_i‖² = ‖w̃_{i-1}‖² - 2 c e_a + c²‖x‖² = ‖w̃_{i-1}‖² - (e_a² - e_p²) / ‖x‖²
 
-    whatever c is: the rule may be normalized or not, and the target noisy.
+    This holds for every c. The rule need not be normalized and the target may be noisy.
 
     Source: energy conservation, Sayed, Fundamentals of Adaptive Filtering (2003).
     """
     inputs, targets, start = filtering_problem(2, 200, 6)
-    best = normal(3, 6)  # the weights that the targets are made with
+    best = normal(3, 6)  # the weights that made the targets
     targets = targets + normal(4, 200, 1)
     rules: dict[str, tuple[Any, int]] = {
         "NLMS, μ = 0.7": (nlms(0.7), 2),
@@ -77,7 +77,7 @@ def t2() -> list[Check]:
 def _lost_and_promised(
     step_size: Array, inputs: Array, targets: Array, best: Array, start: Array
 ) -> tuple[Array, Array]:
-    """For every step: by which share ``‖w̃‖²`` fell, and which share T3 promises."""
+    """The relative decrease of ``‖w̃‖²`` at every step, measured and according to T3."""
     path = filter_path(nlms(step_size), inputs, targets, start)
     lengths = jnp.sum((best[None] - path.weights) ** 2, axis=1)
     power = jnp.sum(inputs[:, 0] ** 2, axis=1)
@@ -92,11 +92,11 @@ def t3() -> list[Check]:
 
         ‖w̃_{i-1}‖² - ‖w̃_i‖² = (1 - (1 - μ)²) e² / ‖x‖² = μ(2 - μ) e² / ‖x‖²
 
-    which is negative outside [0, 2], for every input and every error.
+    This is negative outside [0, 2], for every input and every error.
 
     Source: Sayed, Fundamentals of Adaptive Filtering (2003); here it follows from T1 and T2.
     """
-    # So few steps that the error is still far above rounding when the step size is one.
+    # Few steps, so that the error stays far above rounding at a step size of one.
     inputs, targets, start = filtering_problem(5, 20, 8)
     best, checks, growth = normal(6, 8), [], {}
     for step_size in (0.5, 1.0, 1.9, 2.0, 2.01):
@@ -104,23 +104,23 @@ def t3() -> list[Check]:
         lost, promised = _lost_and_promised(*arguments)
         worst = float(jnp.max(jnp.abs(lost - promised)))
         checks.append(
-            Check(f"distance from the promised loss, μ = {step_size:g}", 0.0, worst, ROUNDING)
+            Check(f"distance from the predicted decrease, μ = {step_size:g}", 0.0, worst, ROUNDING)
         )
         growth[step_size] = 1 - lost
     longest = float(jnp.max(growth[2.0]))
     checks.append(Check("largest growth of ‖w̃‖², μ = 2", 1.0, longest, ROUNDING, "at most"))
     longer = float(jnp.mean(growth[2.01] > 1))
-    return [*checks, Check("share of the steps that lengthen w̃, μ = 2.01", 1.0, longer)]
+    return [*checks, Check("share of steps that lengthen w̃, μ = 2.01", 1.0, longer)]
 
 
 def t14() -> list[Check]:
     """T14. Normalized LMS with μ = 1 on a loss with a dead zone is the set-membership filter.
 
-    The loss max(|e| - γ, 0)² / 2 has the gradient -(|e| - γ) sign(e) x, so that the step is
+    Where |e| > γ, the loss max(|e| - γ, 0)² / 2 has the gradient -(|e| - γ) sign(e) x. The step is
 
         Δw = (1 - γ / |e|) e x / ‖x‖² if |e| > γ, and 0 if not
 
-    which is T1 with μ_k = 1 - γ / |e|. It leaves |e_post| = γ, or does not move.
+    This is T1 with μ_k = 1 - γ / |e|. It leaves |e_post| = γ or does not move.
 
     Source: set-membership NLMS, Diniz, Adaptive Filtering; the dead zone is our reading.
     """
@@ -137,22 +137,22 @@ def t14() -> list[Check]:
     steps, still = float(jnp.sum(moves)), float(jnp.sum(~moves))
     return [
         Check("distance of |e_post| from γ, where |e| > γ", 0.0, float(jnp.max(off)), ROUNDING),
-        Check("largest change of a weight, where not", 0.0, float(jnp.max(moved))),
-        Check("steps of the first kind", 1.0, steps, 0.0, "at least"),
-        Check("steps of the second kind", 1.0, still, 0.0, "at least"),
+        Check("largest change of a weight, where |e| ≤ γ", 0.0, float(jnp.max(moved))),
+        Check("steps with |e| > γ", 1.0, steps, 0.0, "at least"),
+        Check("steps with |e| ≤ γ", 1.0, still, 0.0, "at least"),
     ]
 
 
 def t21() -> list[Check]:
     """T21. With μ = 1 the errors' energy is never above that of the noise and of the start.
 
-    With a target x·w* + v the step at μ = 1 leaves no error (T1): x·w̃_i + v = 0, so e_p = -v. Sum
+    The target is x·w* + v. A step at μ = 1 leaves no error (T1): x·w̃_i + v = 0, so e_p = -v. Sum
     T2 over all steps:
 
         ‖w̃_N‖² + Σ e_a² / ‖x‖² = ‖w̃_0‖² + Σ v² / ‖x‖²
 
-    Leaving ‖w̃_N‖² out, Σ e_a² / ‖x‖² is at most the right side, for any noise whatever. Noise that
-    hides the error, v = -e_a, stops the filter at its start and shows that the bound is tight.
+    Drop ‖w̃_N‖²: then Σ e_a² / ‖x‖² is at most the right side, for any noise. Noise that hides the
+    error, v = -e_a, stops the filter at its start. It shows that the bound is tight.
 
     Source: derived here; it is the H∞ bound of normalized LMS.
     """

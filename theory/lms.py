@@ -1,4 +1,4 @@
-"""LMS, the filter without a divisor, as the case of one example: T11."""
+"""LMS, the filter without a divisor, as the case b = 1: T11."""
 
 import functools
 from typing import Any
@@ -16,12 +16,12 @@ from theory.mean_square import misadjustment
 def t11() -> list[Check]:
     """T11. LMS is the case b = 1: excess error m s_x² d / (2 - m s_x²(d + 2)), bound in the mean.
 
-    LMS with the step size m is the running power with μ = m P = m d s_x². Put it into T8 and T9:
+    LMS with step size m is the running power with μ = m P = m d s_x². T8 and T9 then say that it is
     stable in the mean square iff m < 2 / ((d + 2) s_x²). In the mean, for any E x xᵀ = R,
 
         E w̃_i = (I - m R) E w̃_{i-1}, stable iff m < 2 / λ_max(R)
 
-    At that bound the mean of the strongest mode changes its sign and keeps its size.
+    At that bound the mean of the strongest mode flips its sign and keeps its size.
 
     Source: Sayed, Fundamentals of Adaptive Filtering (2003), for the bounds; T8 and T9.
     """
@@ -52,7 +52,7 @@ def plain_lms(step_size: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def _mean_mode() -> Check:
-    """The strongest mode of the mean of w̃ after one step at the bound of the mean."""
+    """The strongest mode of E w̃ after one step at the bound for the mean."""
     scales = jnp.asarray([1.0, 2.0, 0.5, 1.0])
     inputs: Array = normal(46, 100_000, 1, 1, 4) * scales[None, None, None, :]
     power = float(jnp.sum(scales**2))

@@ -8,10 +8,10 @@ import numpy as np
 from theory.check import Check
 from theory.filters import nlms, normal, running_power, squared_errors
 
-# In all of them x is Gaussian with independent entries of variance s_x², so that where w̃ points
-# does not matter: the mean of ‖w̃_i‖² / ‖w̃_{i-1}‖² is the same at every step. The average over
-# runs and steps has no bias and a small standard error, where the mean of a long run's end would
-# depend on the few runs that went worst.
+# In all of them x is Gaussian with independent entries of variance s_x². So the direction of w̃
+# does not matter, and the mean of ‖w̃_i‖² / ‖w̃_{i-1}‖² is the same at every step. Averaging this
+# ratio over runs and steps has no bias and a small standard error. The mean at the end of long
+# runs would depend on the few worst of them.
 
 
 def contraction(
@@ -23,7 +23,7 @@ def contraction(
       make, mean_square: as in `squared_errors`.
       step_size: μ.
       shape: batch size and number of features.
-      runs: how many runs of 200 steps.
+      runs: the number of runs, of 200 steps each.
     """
     inputs = normal(40, runs, 200, *shape) * (mean_square or 1.0) ** 0.5
     lengths = squared_errors(
@@ -41,9 +41,10 @@ def misadjustment(
     warm_up: int = 600,
     runs: int = 200,
 ) -> tuple[float, float]:
-    """What the noise costs at the end: E(x·w̃)² / s², and its standard error over the runs.
+    """The steady-state excess error E(x·w̃)² / s², and its standard error over the runs.
 
-    ``w̃`` does not depend on the next input, so E(x·w̃)² = s_x² E‖w̃‖²: that has less spread.
+    ``w̃`` does not depend on the next input, so E(x·w̃)² = s_x² E‖w̃‖². The right side has less
+    spread.
     """
     scale = mean_square or 1.0
     inputs = normal(41, runs, warm_up + 1000, *shape) * scale**0.5
@@ -78,9 +79,9 @@ def power_misadjustment(step_size: Any, features: int, batch: int) -> Any:
 def t4() -> list[Check]:
     """T4. On Gaussian inputs of equal power a step of NLMS contracts E‖w̃‖² by 1 - μ(2 - μ) / d.
 
-    Take the mean of T3. Gaussian inputs with independent entries of one variance have a direction
-    x / ‖x‖ that is uniform on the sphere and does not depend on w̃, so that
-    E (x·w̃)² / ‖x‖² = ‖w̃‖² / d: every direction has the same share.
+    Take the mean of T3. The entries of x are independent Gaussians of equal variance. So its
+    direction x / ‖x‖ is uniform on the sphere and does not depend on w̃. Every direction has the
+    same share: E (x·w̃)² / ‖x‖² = ‖w̃‖² / d.
 
     Source: derived here from T3.
     """
@@ -102,11 +103,11 @@ def t4() -> list[Check]:
 def t5() -> list[Check]:
     """T5. The noise keeps NLMS off by an excess error of μ/(2 - μ) · d/(d - 2) noise variances.
 
-    With noise of variance s² an extra μ² v² / ‖x‖² joins T3 (the mixed term has mean zero), so
+    Noise of variance s² adds μ² v² / ‖x‖² to T3. The mixed term has mean zero, so
 
         E‖w̃_i‖² = (1 - μ(2 - μ)/d) E‖w̃_{i-1}‖² + μ² s² E 1/‖x‖²
 
-    and E 1/‖x‖² = 1 / ((d - 2) s_x²) for a Gaussian x and d > 2. Where it stands still,
+    For a Gaussian x and d > 2, E 1/‖x‖² = 1 / ((d - 2) s_x²). In the steady state
     s_x² E‖w̃‖² = μ/(2 - μ) · d/(d - 2) · s². For large d this is the textbooks' μ/(2 - μ).
 
     Source: derived here; the limit is in Sayed, Fundamentals of Adaptive Filtering (2003).
@@ -124,19 +125,19 @@ def t5() -> list[Check]:
 def t7() -> list[Check]:
     """T7. Divided by E‖x‖² itself, E‖w̃‖² changes by 1 - 2μ/d + μ²(b + d + 1) / (b d²) a step.
 
-    Let x be Gaussian with independent entries of variance s_x², P = E‖x‖² = d s_x², and A the mean
-    of x xᵀ over the b examples of a batch. Without noise w̃ → (I - (μ/P) A) w̃, so
+    Let x be Gaussian with independent entries of variance s_x², so P = E‖x‖² = d s_x². Let A be the
+    mean of x xᵀ over the b examples of a batch. Without noise w̃ → (I - (μ/P) A) w̃, so
 
         E‖w̃_i‖² = ‖w̃‖² - 2(μ/P) w̃ᵀ E[A] w̃ + (μ/P)² w̃ᵀ E[A²] w̃
 
     E A = s_x² I. E A² has b equal terms E ‖x‖² x xᵀ = (d + 2) s_x⁴ I and b(b - 1) terms s_x⁴ I,
-    all over b²: together (b + d + 1)/b · s_x⁴ I.
+    all divided by b². Their sum is (b + d + 1)/b · s_x⁴ I.
 
     Source: derived here.
     """
     checks = []
     for features, batch, step_size in ((8, 1, 1.0), (8, 4, 1.0), (8, 4, 3.0), (32, 16, 10.0)):
-        # 20,000 steps and more: standard errors up to 0.0008.
+        # At least 20,000 steps: standard errors up to 0.0008.
         runs = 100 if features == 32 else 400
         measured, _ = contraction(running_power, step_size, (batch, features), runs, 4.0)
         predicted = power_contraction(step_size, features, batch)
@@ -148,8 +149,8 @@ def t7() -> list[Check]:
 def t8() -> list[Check]:
     """T8. A running power is stable in the mean square iff μ < 2 d b / (b + d + 1), not μ < 2.
 
-    The inputs are those of T7: its factor is below one iff μ²(b + d + 1) / (b d²) < 2μ/d. One
-    example a batch gives 2d / (d + 2), always below 2; large batches give 2d.
+    The inputs are those of T7. Its factor is below one iff μ²(b + d + 1) / (b d²) < 2μ/d. For
+    b = 1 the bound is 2d / (d + 2), always below 2. For large batches it approaches 2d.
 
     Source: derived here from T7.
     """
@@ -161,7 +162,7 @@ def t8() -> list[Check]:
             for share in (0.8, 1.0, 1.2)
         }
         name = f"growth, d = {features}, b = {batch}, μ ="
-        # Standard errors up to 0.004; 0.8 and 1.2 of the bound are 0.06 and more away from one.
+        # Standard errors up to 0.004. At 0.8 and 1.2 of the bound growth is at least 0.06 off one.
         checks += [
             Check(f"{name} {0.8 * bound:.3g} (0.8 of the bound)", 1.0, growth[0.8], 0.0, "at most"),
             Check(f"{name} {bound:.3g} (the bound)", 1.0, growth[1.0], 0.01),
@@ -175,9 +176,9 @@ def t8() -> list[Check]:
 def t9() -> list[Check]:
     """T9. There the excess error is (μ²/(b d)) / (2μ/d - μ²(b + d + 1)/(b d²)) noise variances.
 
-    The noise adds (μ/P)² s² E‖x‖² / b = μ² s² / (b P) to T7 at every step. Where E‖w̃‖² stands
-    still, that is what T7 takes away. Below, the power is exact except where a history is named:
-    with β = 0.999 it is an average over a thousand batches.
+    The noise adds (μ/P)² s² E‖x‖² / b = μ² s² / (b P) to T7 at every step. In the steady state T7
+    removes the same amount. The table uses the exact power, except in the row with a history.
+    There β = 0.999 averages over about a thousand batches.
 
     Source: derived here from T7.
     """

@@ -51,7 +51,7 @@ SECTIONS: tuple[Experiment, ...] = (
     spectrum.structures,
 )
 
-# Below which section a figure stands, and what it shows.
+# The figure under a section: its name and its caption.
 FIGURES = {
     mean_square.t4: ("learning-curves", "Learning curves of normalized LMS for four step sizes"),
     mean_square.t9: ("misadjustment", "Excess error against the step size"),
@@ -61,24 +61,26 @@ FIGURES = {
 }
 
 INTRODUCTION = """\
-# What theory says, and what the library does
+# Theory, measured
 
-This page is made by a command, which runs every experiment through the public functions, writes
-this file and draws the figures:
+Each section states a theorem, its proof and a table of predictions and measurements. One command
+runs every experiment through the public functions, writes this page and draws its figures:
 
     python -m theory
 
-The setting is that of adaptive filters: one linear layer with one output, whose target is
-y = x·w* + v, with inputs x of d features and noise v of variance s². The error is e = y - x·w, the
-loss e²/2, averaged over the b examples of a batch, and w̃ = w* - w is what the weights are off.
-Before a step e_a = x·w̃, after it e_p. *Normalized LMS* (NLMS) is `insgd.nlms(μ, eps=0.0)`. A
-*running power* is `insgd.insgd(μ / d, structure=insgd.Scalar(), momentum=None, guard=False,
-relative=0)`: `Scalar` divides by ‖x‖² / d. Where a theorem needs E‖x‖² exactly, the captured sums
-are replaced by it. Learning goes on for as long as w̃ gets shorter, so most theorems are about ‖w̃‖².
+The setting is that of adaptive filters: one linear layer with one output. The target is
+y = x·w* + v, with d input features x and noise v of variance s². The error is e = y - x·w. The loss
+is e²/2, averaged over the b examples of a batch. The weights are off by w̃ = w* - w. Without its
+noise the error is e_a = x·w̃ before a step and e_p after it. Learning means that w̃ gets shorter, so
+most theorems are about ‖w̃‖².
 
-Numbers have four digits, and what is below 10⁻⁹ is written as 0. All are in float64. Seeds stand in
-the code of each experiment, so that a run gives the same numbers again. A prediction with ≤ or ≥ is
-a bound. Made with {versions}.
+*Normalized LMS* (NLMS) is `insgd.nlms(μ, eps=0.0)`. A *running power* is `insgd.insgd(μ / d,
+structure=insgd.Scalar(), momentum=None, guard=False, relative=0)`. Here `Scalar` divides by
+‖x‖² / d. Where a theorem needs E‖x‖² exactly, it replaces the captured sums.
+
+Numbers have four digits. Values below 10⁻⁹ are written as 0. Everything runs in float64. The seeds
+are in the code, so every run gives the same numbers. A prediction with ≤ or ≥ is a bound. Made with
+{versions}.
 
 The first theorem, by hand:
 
@@ -127,10 +129,10 @@ def heading(experiment: Experiment) -> str:
 
 
 def section(experiment: Experiment) -> str:
-    """The docstring with its first line as a heading, the figure if there is one, the numbers.
+    """The docstring with its first line as a heading, the numbers, and the figure if any.
 
     Raises:
-      RuntimeError: if a prediction does not hold: the page shows none that does not.
+      RuntimeError: if a prediction does not hold. The page never shows one that fails.
     """
     title, _, text = (inspect.getdoc(experiment) or "").partition("\n")
     checks = experiment()

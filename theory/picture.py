@@ -1,9 +1,12 @@
 """The picture of docs/how-it-works.md, from a network that trains on scikit-learn's digits.
 
     python -m theory.picture
+
+Writes docs/figures/how-it-works.png.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +43,7 @@ def hidden_inputs() -> Float[np.ndarray, "rows features"]:
         "head": jax.random.normal(keys[1], (WIDTH, 10)) / 7,
     }
 
-    def loss_fn(params: optax.Params, images: Array, labels: Array) -> Array:
+    def loss_fn(params: dict[str, Array], images: Array, labels: Array) -> Array:
         logits = jax.nn.relu(images @ params["hidden"]) @ params["head"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -67,7 +70,7 @@ def speeds(
     if structure is None:
         found = np.linalg.eigvalsh(moment)
     else:
-        normalize = insgd.scale_by_input(structure, eps=1e-2)
+        normalize: Any = insgd.scale_by_input(structure, eps=1e-2)
         params = {"w": jnp.eye(rows.shape[1])}
         grad_fn = insgd.value_and_grad(lambda p, x: jnp.sum(x @ p["w"]), structure=structure)
         _, _, input_stats = grad_fn(params, jnp.asarray(rows))
@@ -109,7 +112,8 @@ def draw_speeds(axes: Axes, rows: Float[np.ndarray, "rows features"]) -> None:
 def main() -> None:
     rows = hidden_inputs()
     figure = Figure(figsize=(12, 3.6), dpi=120, layout="constrained")
-    for axes, draw in zip(figure.subplots(1, 3), (draw_moment, draw_mean, draw_speeds), strict=True):
+    panels = draw_moment, draw_mean, draw_speeds
+    for axes, draw in zip(figure.subplots(1, 3), panels, strict=True):
         draw(axes, rows)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(PATH, metadata={"Software": None})

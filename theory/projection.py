@@ -1,4 +1,4 @@
-"""Filters that use more than one power: T12, T13, T15 and T16."""
+"""Filters that use more than a scalar power: T12, T13, T15 and T16."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ ROUNDING = 1e-10
 
 
 def exact(damping: float = 0.0) -> insgd.Full:
-    """Every row of every batch, solved at every update."""
+    """`Full` with every row of every batch, solved at every update."""
     return insgd.Full(damping=damping, rows=None, refresh_every=1)
 
 
@@ -27,7 +27,7 @@ def weights_after(
     inputs: Float[Array, "steps batch features"],
     targets: Float[Array, "steps batch"],
 ) -> Float[Array, "steps features"]:
-    """The weights after every step, from zero."""
+    """The weights after every step, starting at zero."""
 
     def loss_fn(params: Any, x: Array, y: Array) -> Array:
         return jnp.mean((y - (x @ params["w"])[:, 0]) ** 2) / 2
@@ -58,8 +58,8 @@ def _affine_projection(step_size: float, damping: float) -> optax.GradientTransf
 def t12() -> list[Check]:
     """T12. Affine projection: with the batch's own second moment, e_post = (1 - μ) e on all rows
 
-    Let X have the K rows of a batch, K ≤ d and independent. The pseudo-inverse of A = XᵀX / K
-    takes the mean gradient -Xᵀe / K to -Xᵀ(XXᵀ)⁻¹e, so the step is Δw = μ Xᵀ(XXᵀ)⁻¹ e and
+    Let X hold the K ≤ d independent rows of a batch. The pseudo-inverse of A = XᵀX / K maps the
+    mean gradient -Xᵀe / K to -Xᵀ(XXᵀ)⁻¹e. So the step is Δw = μ Xᵀ(XXᵀ)⁻¹ e and
 
         e_post = e - X Δw = (1 - μ) e
 
@@ -81,11 +81,11 @@ def t12() -> list[Check]:
 def t13() -> list[Check]:
     """T13. Dividing by A + λI is affine projection with ε = Kλ, and for one row ε-NLMS with ε = λ
 
-    XᵀX and XXᵀ are tied by (XᵀX / K + λI) Xᵀ = Xᵀ (XXᵀ / K + λI), so that
+    The identity (XᵀX / K + λI) Xᵀ = Xᵀ (XXᵀ / K + λI) gives
 
         (XᵀX / K + λI)⁻¹ Xᵀe / K = Xᵀ (XXᵀ + KλI)⁻¹ e
 
-    `Full`'s λ is relative to the mean eigenvalue of A, so that no unit enters.
+    `Full`'s λ is relative to the mean eigenvalue of A, so it has no unit.
 
     Source: derived here; A + λI on a layer's input is FOOF (Benzing 2022) and ISAAC (2023).
     """
@@ -109,7 +109,7 @@ def t13() -> list[Check]:
 def recursive_least_squares(
     forgetting: float, damping: float = 0.0
 ) -> optax.GradientTransformationExtraArgs:
-    """`insgd` as RLS: its history is a mean, RLS's a sum, and the learning rate turns one to it."""
+    """`insgd` as RLS. Its history is a mean and RLS's a sum: the learning rate converts them."""
 
     def rate(count: Any) -> Array:
         return (1 - forgetting) / (1 - forgetting ** (jnp.asarray(count, jnp.float64) + 1))
@@ -122,10 +122,10 @@ def recursive_least_squares(
 def t15() -> list[Check]:
     """T15. A history of the full second moment is recursive least squares
 
-    RLS keeps Φ_k = Σ_i λ^(k-i) x_i x_iᵀ and steps by Φ_k⁻¹ x_k e. `Full`'s history with β = λ is
-    Φ_k (1 - λ)/(1 - λ^k), its bias-corrected mean, so the learning rate (1 - λ)/(1 - λ^k) makes it
-    RLS. Without regularization it fits d noise-free samples exactly. With noise of variance s²
-    the excess error is about d (1 - λ)/(1 + λ) · s² for λ near 1.
+    RLS keeps Φ_k = Σ_i λ^(k-i) x_i x_iᵀ and steps by Φ_k⁻¹ x_k e. With β = λ, the bias-corrected
+    history of `Full` is Φ_k (1 - λ)/(1 - λ^k). So the learning rate (1 - λ)/(1 - λ^k) makes it RLS.
+    Without regularization it fits d noise-free samples exactly. With noise of variance s² the
+    excess error is about d (1 - λ)/(1 + λ) · s² for λ near 1.
 
     Source: Sayed, Fundamentals of Adaptive Filtering (2003), recursive least squares.
     """
@@ -156,17 +156,17 @@ def _misadjustment_of_rls() -> Check:
     path = jax.jit(jax.vmap(lambda x, y: weights_after(tx, exact(), x, y)))(x, noise)
     excess = float(jnp.mean(jnp.sum(path[:, 500:] ** 2, axis=2)))
     predicted = features * (1 - forgetting) / (1 + forgetting)
-    # The formula is a first-order one: it is 1.3 % below at λ = 0.99; the runs spread by 3 %.
+    # The formula is first-order, 1.3 % too low at λ = 0.99. The runs spread by 3 %.
     return Check("excess error / s², d = 4, λ = 0.99", predicted, excess, 0.08 * predicted)
 
 
 def t16() -> list[Check]:
     """T16. Transform-domain LMS: after a cosine transform Diagonal takes the correlation out too
 
-    A first-order autoregressive signal of coefficient ρ has R_ij = ρ^|i-j|, whose eigenvalues
-    spread by ((1 + ρ)/(1 - ρ))² for long filters. The cosine transform nearly diagonalizes R, so
-    that dividing each coefficient by its own power leaves a spread of about 1 + ρ. Without the
-    transform all powers are one, and Diagonal changes nothing.
+    A first-order autoregressive signal of coefficient ρ has R_ij = ρ^|i-j|. For long filters its
+    eigenvalues spread by ((1 + ρ)/(1 - ρ))². The cosine transform nearly diagonalizes R. So
+    dividing each coefficient by its own power leaves a spread of about 1 + ρ. Without the
+    transform all powers are one and Diagonal changes nothing.
 
     Source: Farhang-Boroujeny, Adaptive Filters; Narayan, Peterson, Narasimha (1983).
     """
@@ -182,14 +182,14 @@ def t16() -> list[Check]:
 
 
 def correlated(rho: float, size: int) -> Float[np.ndarray, "size size"]:
-    """The second moment of neighbors in a first-order autoregressive signal of unit power."""
+    """Second moment of consecutive samples of a first-order autoregressive signal, unit power."""
     return rho ** np.abs(np.subtract.outer(np.arange(float(size)), np.arange(float(size))))
 
 
 def transformed_spectra(
     rho: float = 0.9, size: int = 256
 ) -> list[tuple[str, Float[np.ndarray, " size"]]]:
-    """Eigenvalues of what `Diagonal` makes of such a signal, and of its cosine transform."""
+    """Eigenvalues that `Diagonal` leaves on such a signal and on its cosine transform."""
     root = np.linalg.cholesky(correlated(rho, size))
     mixings = {"Diagonal": np.eye(size), "cosine transform, Diagonal": cosines(size)}
     return [(name, _values_left(mixing @ root)) for name, mixing in mixings.items()]
@@ -204,9 +204,9 @@ def cosines(size: int) -> Float[np.ndarray, "size size"]:
 
 
 def _values_left(root: Float[np.ndarray, "size size"]) -> Float[np.ndarray, " size"]:
-    """Eigenvalues, largest first, with `Diagonal` on inputs of the second moment root rootᵀ."""
+    """Eigenvalues under `Diagonal`, largest first. The inputs' second moment is root rootᵀ."""
     size = root.shape[0]
-    inputs = jnp.asarray(np.sqrt(size) * root.T)  # rows whose mean of x xᵀ is exactly that
+    inputs = jnp.asarray(np.sqrt(size) * root.T)  # rows whose mean x xᵀ is exactly root rootᵀ
     divided = np.asarray(normalized(insgd.Diagonal(), inputs, jnp.eye(size), eps=0.0)).T
     return np.sort(np.real(np.linalg.eigvals(divided @ root @ root.T)))[::-1]
 
@@ -214,7 +214,7 @@ def _values_left(root: Float[np.ndarray, "size size"]) -> Float[np.ndarray, " si
 def learning_on_a_correlated_signal(
     runs: int = 50, steps: int = 400
 ) -> dict[str, Float[np.ndarray, " steps"]]:
-    """E‖w̃‖² of four filters on the same samples, one sample a batch."""
+    """E‖w̃‖² of four filters on the same samples, in batches of one."""
     features, structure = 8, insgd.Diagonal()
     root = jnp.asarray(np.linalg.cholesky(correlated(0.9, features)))
     x, noise = normal(78, runs, steps, 1, features) @ root.T, 0.1 * normal(79, runs, steps, 1)

@@ -1,4 +1,4 @@
-"""What each structure does to the spread of the eigenvalues that a layer learns with."""
+"""How each structure changes the eigenvalues that set a layer's learning speed."""
 
 import functools
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import insgd_optax as insgd
 from theory.check import Check
 from theory.filters import normal
 
-# Three latent numbers behind six features, in units that differ by up to a factor of 30.
+# Six features made of three latent numbers, in units that differ by up to a factor of 30.
 SCALES = (1.0, 3.0, 0.2, 1.0, 6.0, 0.5)
 STRUCTURES: dict[str, insgd.Structure | None] = {
     "plain gradient": None,
@@ -25,11 +25,11 @@ STRUCTURES: dict[str, insgd.Structure | None] = {
 
 
 class Spectrum(NamedTuple):
-    """Of the matrix that maps w̃ to the normalized gradient, largest eigenvalue first.
+    """Spectrum of the matrix that maps w̃ to the normalized gradient.
 
     Attributes:
-      values: the eigenvalues.
-      curve: the length of the slowest mode, after every step with the rate ``1 / values[0]``.
+      values: the eigenvalues, largest first.
+      curve: the length of the slowest mode before every step at the rate ``1 / values[0]``.
     """
 
     values: Float[np.ndarray, " features"]
@@ -52,7 +52,7 @@ def half_mean_square(params: Any, inputs: Array) -> Array:
 def normalized(
     structure: insgd.Structure | None, inputs: Array, gradients: Array, eps: float = 0.01
 ) -> Array:
-    """What the transformation makes of gradients, one a row, on a batch with these inputs."""
+    """Normalizes gradients, one per row, on a batch with these inputs."""
     params = {"w": jnp.zeros((inputs.shape[1], 1))}
     kept = structure or insgd.Scalar()
     _, _, input_stats = insgd.value_and_grad(half_mean_square, structure=kept)(params, inputs)
@@ -69,7 +69,7 @@ def normalized(
 
 @functools.cache
 def spectrum(structure: insgd.Structure | None, steps: int = 60) -> Spectrum:
-    """Finds the matrix by giving the transformation every unit vector as a gradient."""
+    """Finds the matrix by normalizing every unit vector as a gradient."""
     inputs = features()
     divided = np.asarray(normalized(structure, inputs, jnp.eye(inputs.shape[1]))).T
     second_moment = np.asarray(inputs.T @ inputs / inputs.shape[0])
@@ -96,16 +96,16 @@ def slowest_mode(found: Spectrum) -> Float[np.ndarray, " steps"]:
 def structures() -> list[Check]:
     """The structures. The more of the second moment one keeps, the less spread the modes have.
 
-    A step is w̃ → (I - η M⁻¹ R) w̃, R being the second moment of the input and M what the structure
-    puts in its place. At the best safe rate, η = 1 / λ_max(M⁻¹ R), the slowest mode has the factor
+    A step is w̃ → (I - η M⁻¹ R) w̃. R is the second moment of the input and M the structure's
+    approximation of it. At the best safe rate η = 1 / λ_max(M⁻¹ R) the slowest mode has the factor
 
         1 - λ_min / λ_max of M⁻¹ R
 
-    Scalar's M, the identity times tr R / n, changes no ratio of eigenvalues: it makes the rate
-    independent of the unit of the layer, and leaves features of different units as far apart as
-    they were. MeanVariance takes out the mean input's direction. Diagonal gives every feature the
-    same unit, and leaves their correlation. Full leaves what its damping does, here 0.01; the
-    others pull the powers to their mean by ε = 0.01.
+    Scalar's M is the identity times tr R / n. It makes the rate independent of the layer's unit
+    but changes no ratio of eigenvalues. Features of different units stay as far apart as they
+    were. MeanVariance takes out the direction of the mean input. Diagonal gives every feature the
+    same unit and leaves their correlation. Full leaves only the effect of its damping, here 0.01.
+    Diagonal and MeanVariance pull the powers towards their mean by ε = 0.01.
 
     Source: derived here.
     """
@@ -127,7 +127,7 @@ def _replaced(
     inputs: Float[np.ndarray, "rows features"],
     second_moment: Float[np.ndarray, "features features"],
 ) -> Float[np.ndarray, "features features"]:
-    """What a structure puts in the place of the second moment, up to a factor."""
+    """The structure's approximation of the second moment, up to a factor."""
     identity, mean = np.eye(len(second_moment)), inputs.mean(axis=0)
     damping = 0.01 * np.trace(second_moment) / len(second_moment) * identity
     return {

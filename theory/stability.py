@@ -1,4 +1,4 @@
-"""The largest step size: T10, and what the guard is for."""
+"""The largest stable step size: T10 and the guard."""
 
 import functools
 from typing import Any
@@ -20,10 +20,10 @@ def _mode_path(step_size: Array, batch: Array, mode: Array) -> Array:
 
 
 def mode_factor(step_size: float, batch: Float[Array, "rows features"], mode: Array) -> float:
-    """What a step makes of an eigenvector of the second moment of one and the same batch.
+    """The factor by which a step scales an eigenvector of the batch's second moment.
 
     Returns:
-      The mean factor of 20 steps, with the sign of the first.
+      The mean factor of 20 steps on the same batch, with the sign of the first.
     """
     weights = _mode_path(jnp.asarray(step_size), batch, mode)
     return float(jnp.sign(weights[1] @ mode) * jnp.linalg.norm(weights[-1]) ** (1 / 20))
@@ -32,13 +32,13 @@ def mode_factor(step_size: float, batch: Float[Array, "rows features"], mode: Ar
 def t10() -> list[Check]:
     """T10. Full batches are stable iff μ < 2 tr(R) / λ_max(R), which is between 2 and 2d.
 
-    Without noise the gradient is -R w̃ with R the mean of x xᵀ, and E‖x‖² = tr R. So
+    Without noise the gradient is -R w̃, with R the mean of x xᵀ and E‖x‖² = tr R. So
 
         w̃_i = (I - μ R / tr R) w̃_{i-1}
 
-    and the mode of the eigenvalue λ has the factor 1 - μλ / tr R. The strongest mode gives the
-    bound; λ_max is at most tr R (one direction only) and at least tr R / d (white inputs). The
-    slowest mode contracts by 1 - μ λ_min / tr R.
+    and the mode of eigenvalue λ has the factor 1 - μλ / tr R. The strongest mode gives the bound.
+    λ_max is at most tr R (one direction only) and at least tr R / d (white inputs). The slowest
+    mode contracts by 1 - μ λ_min / tr R.
 
     Source: derived here.
     """
@@ -65,7 +65,7 @@ def t10() -> list[Check]:
 
 @functools.partial(jax.jit, static_argnames="guard")
 def _growths(inputs: Array, start: Array, guard: bool) -> Array:
-    """The growth of ``‖w̃‖²`` at every step, with w̃ made one long again after each."""
+    """The growth of ``‖w̃‖²`` at every step. After each step w̃ is rescaled to length one."""
     features = inputs.shape[-1]
     tx = insgd.insgd(
         1.9 / features,
@@ -89,7 +89,7 @@ def _growths(inputs: Array, start: Array, guard: bool) -> Array:
 
 @functools.cache
 def worst_growth() -> dict[tuple[int, bool], float]:
-    """By batch size and guard, the largest growth of ``‖w̃‖²`` in 4000 steps; seed 0 for all."""
+    """The largest growth of ``‖w̃‖²`` in 4000 steps, by batch size and guard. The seed is 0."""
     rng, worst = np.random.default_rng(0), {}
     for batch in (1, 4):
         for guard in (False, True):
@@ -102,14 +102,14 @@ def worst_growth() -> dict[tuple[int, bool], float]:
 def guard() -> list[Check]:
     """The guard. Divided by the larger of history and batch power, no step is ever expansive.
 
-    T8's bound needs a fourth moment. With heavy tails (Student's t with three degrees of freedom)
-    there is none: now and then an input is much larger than its history. Divided by
-    max(P_k, P), P being this batch's own power, a step without noise is
+    T8's bound needs a fourth moment. Heavy tails (Student's t with three degrees of freedom) have
+    none: now and then an input is much larger than its history. Let P be this batch's own power.
+    Divided by max(P_k, P), a step without noise is
 
         w̃ → (I - μ A / max(P_k, P)) w̃, λ_max(A) ≤ tr A = P
 
-    so every factor is between 1 - μ and 1: not expansive for 0 ≤ μ ≤ 2, as in T3. Below: d = 4,
-    μ = 1.9, β = 0.99, 4000 steps without noise.
+    So every factor is between 1 - μ and 1. For 0 ≤ μ ≤ 2 the step is not expansive, as in T3. The
+    table uses d = 4, μ = 1.9, β = 0.99 and 4000 steps without noise.
 
     Source: derived here.
     """

@@ -1,4 +1,4 @@
-"""Units, the logarithm, the l1 norm and the history of the paper: T6, T17, T18, T19 and T20."""
+"""Units, and the paper's logarithm, l1 norm and history: T6, T17, T18, T19 and T20."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ ROUNDING = 1e-10
 
 
 def changed_predictions(tx: Any, scale: float, order: int = 2) -> float:
-    """How much the predictions change, over their size, if the input is in another unit.
+    """Relative change of the predictions when the input is in another unit.
 
-    The weights start at ``w / scale``, so that the first prediction is the same.
+    The weights start at ``w / scale``, so the first prediction is the same.
     """
     inputs, targets, start = filtering_problem(20, 100, 5)
     first = filter_path(tx, inputs, targets, start, order=order)
@@ -33,12 +33,12 @@ def changed_predictions(tx: Any, scale: float, order: int = 2) -> float:
 def t6() -> list[Check]:
     """T6. The predictions of normalized LMS (ε = 0) do not depend on the unit of the input.
 
-    Let x → c x and w → w / c, so that the predictions x·w are the same. Then e is the same, and
+    Let x → c x and w → w / c. The predictions x·w stay the same. So does e, and
 
         Δw = μ e (c x) / ‖c x‖² = (μ e x / ‖x‖²) / c
 
-    so the weights keep the ratio 1 / c for ever. A divisor that does not grow with c², such as
-    log P or ‖x‖₁, breaks this: there the right learning rate depends on the unit.
+    The weights keep the ratio 1 / c forever. A divisor that does not grow with c² breaks this. With
+    log P or ‖x‖₁ the right learning rate depends on the unit.
 
     Source: derived here.
     """
@@ -60,7 +60,7 @@ def t6() -> list[Check]:
 
 
 def one_step(tx: Any, inputs: Array, order: int = 2) -> tuple[float, Array]:
-    """The share of the error that a step on one example leaves, and the weights' change."""
+    """The share of the error left after a step on one example, and the change of the weights."""
     start, targets = jnp.zeros(inputs.shape[0]), jnp.ones((1, 1))
     path = filter_path(tx, inputs[None, None], targets, start, order=order)
     return float(path.after[0, 0] / path.before[0, 0]), path.weights[1] - path.weights[0]
@@ -69,8 +69,8 @@ def one_step(tx: Any, inputs: Array, order: int = 2) -> tuple[float, Array]:
 def t17() -> list[Check]:
     """T17. Divided by log P, a step leaves 1 - μP/log P of the error: stable iff μ < 2 log(P)/P.
 
-    Put log P in the place of ε + ‖x‖² in T1, with P = ‖x‖². The size of what is left is below one
-    iff 0 < μP / log P < 2. The bound falls nearly as 1 / P, where that of normalized LMS is 2.
+    Replace ε + ‖x‖² in T1 by log P, with P = ‖x‖². The share left is below one in size iff
+    0 < μP / log P < 2. The bound falls nearly as 1 / P. Normalized LMS keeps the bound 2.
 
     Source: the rule is Algorithm 1 of Atici, Pan, Cetin (TMLR 2024); the bound is derived here.
     """
@@ -92,8 +92,8 @@ def t18() -> list[Check]:
     """T18. Where log P is below 0.01 the step is 100 times the gradient, and with P = 0 it is zero.
 
     The paper divides by max(log P, 0.01). Up to P = e^0.01 = 1.01 that is 0.01, so the step is 100
-    times the gradient. Without the maximum, P < 1 would turn the gradient's sign and P = 1 divide
-    by zero. P = 0, a layer that saw nothing, is left open by the formula: the step is zero.
+    times the gradient. Without the maximum P < 1 would flip the gradient's sign, and P = 1 would
+    divide by zero. The formula leaves P = 0 open, where log P does not exist. Our step is zero.
 
     Source: Algorithm 1 of Atici, Pan, Cetin (TMLR 2024); the case P = 0 is our choice.
     """
@@ -106,7 +106,7 @@ def t18() -> list[Check]:
     for power in (float(np.exp(0.02)), float(np.exp(0.01)), 1.0, 0.5, 1e-6, 0.0):
         inputs = jnp.asarray([[0.6, 0.8]]) * power**0.5
         _, _, input_stats = grad_fn({"w": weights}, inputs[0])
-        # A gradient of ones, so that a step of zero is the transformation's doing.
+        # The gradient is ones, so a zero step can only come from the transformation.
         updates, _ = tx.update({"w": weights}, state, {"w": weights}, input_stats=input_stats)
         factor = -float(updates["w"][0])
         predicted = 0.0 if power == 0 else 1 / max(float(np.log(power)), 0.01)
@@ -117,9 +117,9 @@ def t18() -> list[Check]:
 def t19() -> list[Check]:
     """T19. The smallest change, by its largest entry, that leaves no error is e sign(x) / ‖x‖₁.
 
-    A change Δ leaves no error iff x·Δ = e, and then |e| ≤ ‖x‖₁ max|Δ_i| (Hölder); e sign(x) / ‖x‖₁
-    attains the bound. So ‖x‖₁ belongs to the sign of x. A gradient -e x that is divided by ‖x‖₁
-    is no such projection: by T1's argument its step leaves
+    A change Δ leaves no error iff x·Δ = e. Then |e| ≤ ‖x‖₁ max|Δ_i| (Hölder), and the change
+    e sign(x) / ‖x‖₁ attains the bound. So ‖x‖₁ is the divisor for sign(x). The gradient -e x
+    divided by ‖x‖₁ is not such a projection. By T1's argument its step leaves
 
         e_post = (1 - μ‖x‖₂² / ‖x‖₁) e
 
@@ -138,7 +138,7 @@ def t19() -> list[Check]:
 
 
 def _sign_step(inputs: Array) -> tuple[float, float]:
-    """What the transformation makes of ``-sign(x)``, e being one: error left, largest entry."""
+    """The step from the gradient ``-sign(x)`` at e = 1: error left and largest entry."""
     params = {"w": jnp.zeros_like(inputs)}
     tx: Any = insgd.nlms(1.0, eps=0.0, order=1)
     grad_fn = insgd.value_and_grad(lambda p, x: x @ p["w"], structure=insgd.Scalar(order=1))
@@ -149,7 +149,7 @@ def _sign_step(inputs: Array) -> tuple[float, float]:
 
 
 def divisors(tx: Any, inputs: Array) -> Array:
-    """What every step's gradient is divided by, with a learning rate of one."""
+    """The divisor of every step's gradient, for a learning rate of one."""
     path = filter_path(tx, inputs, jnp.ones(inputs.shape[:2]), jnp.zeros(inputs.shape[2]))
     gradients = -jnp.einsum("kb,kbf->kf", path.before, inputs)
     return -gradients[:, 0] / jnp.diff(path.weights, axis=0)[:, 0]
@@ -158,9 +158,9 @@ def divisors(tx: Any, inputs: Array) -> Array:
 def t20() -> list[Check]:
     """T20. A history that starts at its first value is that value for as long as the power stays.
 
-    With P_1 = ‖x_1‖² and P_k = βP_{k-1} + (1 - β)‖x_k‖² a constant power P gives P_k = P for all k,
-    and β = 0 gives every batch its own power. So does a bias-corrected history at its first step:
-    there insgd with the learning rate μ / n (Scalar divides by ‖x‖² / n) is T1's filter.
+    Let P_1 = ‖x_1‖² and P_k = βP_{k-1} + (1 - β)‖x_k‖². A constant power P gives P_k = P for all k.
+    β = 0 gives every batch its own power. So does a bias-corrected history at its first step.
+    At that step insgd with learning rate μ / n is T1's filter: Scalar divides by ‖x‖² / n.
 
     Source: Algorithm 1 of Atici, Pan, Cetin (TMLR 2024).
     """

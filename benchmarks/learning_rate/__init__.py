@@ -1,1 +1,1 @@
-"""How much the learning rate matters: accuracy over five decades of it, and the paper's case."""
+"""Sensitivity to the learning rate: accuracy over five decades, and the paper's case."""

@@ -1,9 +1,9 @@
-"""How much the learning rate matters, on scikit-learn's digits.
+"""Measures sensitivity to the learning rate on scikit-learn's digits.
 
     python -m benchmarks.learning_rate [--seeds 3] [--out benchmark-results]
 
-Prints two tables and writes them, a figure and every accuracy: ``learning_rate.md``, ``.png`` and
-``.json``. Takes about five minutes on one core.
+Prints two tables and writes them with a figure and every accuracy: ``learning_rate.md``, ``.png``
+and ``.json``. Takes about five minutes on one core.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _report(nets: Any, paper: Any) -> dict[str, Any]:
-    """Validation accuracies in percent, by scale, learning rate and seed."""
+    """Validation accuracies in percent by scale, learning rate and seed."""
     return {
         "settings": {
             "steps": STEPS,

@@ -1,4 +1,4 @@
-"""The optimizers that are compared."""
+"""The compared optimizers."""
 
 import functools
 
@@ -11,7 +11,7 @@ DEFAULT_RATE = shared.contenders()[OURS].default_rate
 
 
 def contenders() -> dict[str, Contender]:
-    """The peers, and input normalization with steps in SGD's units and with relative ones."""
+    """The peers, and input normalization with SGD's steps and with relative steps."""
     known, diagonal = shared.contenders(), insgd.Diagonal()
     absolute = functools.partial(insgd.insgd, structure=diagonal, relative=0.0)
     ours = Contender("INSGD Diagonal", absolute, known["SGD"].default_rate, diagonal)

@@ -1,4 +1,4 @@
-"""The figure: accuracy against the learning rate, a row for each net, a column for each scale."""
+"""The figure: accuracy by learning rate. Rows are networks and columns are input scales."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LINES = STYLES | {"INSGD Diagonal": (OTHERS[0], "v")}
 
 
 def draw(path: Path, nets: Nets) -> None:
-    """Means over the seeds."""
+    """Draws the means over the seeds."""
     figure, axes = plt.subplots(
         len(nets), len(SCALES), figsize=(14, 6), dpi=110, sharex=True, sharey=True,
         squeeze=False, layout="constrained",

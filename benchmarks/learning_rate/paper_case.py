@@ -1,7 +1,7 @@
-"""The paper's case: convolutions without any normalization layer, at a learning rate of 0.1.
+"""The paper's case: convolutions without a normalization layer at a learning rate of 0.1.
 
 Atici et al. (TMLR 2024) report 11 % for SGD and 75 % for INSGD on CIFAR-10. Here the images are
-scikit-learn's digits, with pixels in [0, 16] as they come. Nothing is tuned.
+scikit-learn's digits with their original pixels in [0, 16]. Nothing is tuned.
 """
 
 import functools
@@ -23,7 +23,7 @@ PAPER_RATE = 0.1
 
 
 class Convolutions(nn.Module):
-    """Four convolutions of 3 x 3, with a pool after every second one, and a dense layer."""
+    """Four 3 x 3 convolutions, a pool after every second one, and a dense layer."""
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
@@ -47,7 +47,7 @@ def paper_case(seeds: int) -> dict[str, Float[np.ndarray, "seeds"]]:
 
 
 def _after(step: Callable[..., Any], carry: Any, keys: Array) -> Any:
-    # Not jax.lax.scan: on a CPU the convolutions in its loop take many times as long.
+    # Not jax.lax.scan: on a CPU, convolutions in its loop are many times slower.
     for key in keys:
         carry, _ = step(carry, key)
     return carry

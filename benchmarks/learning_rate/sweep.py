@@ -1,6 +1,6 @@
 """A perceptron with and without LayerNorm, over five decades of the learning rate.
 
-Every optimizer gets the same learning rates, seeds and steps, in one program each.
+Every optimizer gets the same learning rates, seeds and steps. Each is one program.
 """
 
 import jax
@@ -23,7 +23,7 @@ Accuracies = Float[np.ndarray, "scales rates seeds"]  # validation accuracy in p
 
 
 def accuracies(contender: Contender, normalized: bool, seeds: int) -> Accuracies:
-    """After training with a cosine schedule that starts at each of the learning rates."""
+    """Accuracies after training with a cosine schedule that starts at each learning rate."""
     data, model = digits(1.0), Perceptron(normalized, width=128)
 
     def trained(scale: Array, rate: Array, seed: Array) -> Array:
@@ -41,7 +41,7 @@ def accuracies(contender: Contender, normalized: bool, seeds: int) -> Accuracies
 
 
 def sweep(seeds: int) -> dict[str, dict[str, Accuracies]]:
-    """For each net, then for each contender."""
+    """The accuracies of each network and contender."""
     found: dict[str, dict[str, Accuracies]] = {net: {} for net in NETS}
     for net, normalized in NETS.items():
         for name, contender in contenders().items():

@@ -1,4 +1,4 @@
-"""The tables of the benchmark and what follows from them, as markdown."""
+"""The benchmark's tables and summary in Markdown."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -16,7 +16,7 @@ DEFAULT = int(np.argmin(np.abs(np.log(RATES / DEFAULT_RATE))))
 
 
 class Best(NamedTuple):
-    """The best mean over seeds, in percent, and where among the learning rates it is."""
+    """The best mean over seeds in percent, and its place among the learning rates."""
 
     accuracy: float
     place: int
@@ -31,13 +31,13 @@ class Best(NamedTuple):
 
 
 def best(accuracies: Float[np.ndarray, "rates seeds"]) -> Best:
-    """Of equal learning rates the smallest."""
+    """The best learning rate. Ties go to the smallest."""
     means = accuracies.mean(axis=-1)
     return Best(float(means.max()), int(means.argmax()))
 
 
 def markdown(nets: Nets, paper: Mapping[str, Float[np.ndarray, "seeds"]]) -> str:
-    """Everything that is printed."""
+    """Both tables and the summary."""
     return "\n\n".join([_sweep_table(nets), "\n".join(_derived(nets)), _paper_table(paper)]) + "\n"
 
 
@@ -49,8 +49,8 @@ def _sweep_table(nets: Nets) -> str:
         for net, found in nets.items()
         for place, scale in enumerate(SCALES)
     ]
-    caption = "Best mean validation accuracy in percent, and the learning rate that it is reached"
-    return f"{caption} at (≤ and ≥: at an edge of those tried).\n\n{markdown_table(header, rows)}"
+    caption = "Best mean validation accuracy in percent, and its learning rate (≤ and ≥: at an edge"
+    return f"{caption} of the range).\n\n{markdown_table(header, rows)}"
 
 
 def _cells(found: Mapping[str, Accuracies], place: int) -> list[str]:
@@ -65,14 +65,14 @@ def _derived(nets: Nets) -> list[str]:
         for name in names
     )
     own, peers = _shortfalls(nets)
-    default = f"- The largest shortfall of {OURS} at {RATES[DEFAULT]:.2g}"
+    default = f"- The largest gap from {OURS} at {RATES[DEFAULT]:.2g}"
     return [
-        f"- Decades that the best learning rate moves over the scales of the inputs"
+        f"- Range of the best learning rate over the input scales, in decades"
         f" ({' and '.join(nets)}): {', '.join(moves)}.",
         _widths(nets, "within a point of its best", lambda means: means >= means.max() - 1),
         _widths(nets, "above 90 %", lambda means: means > 90),
-        f"{default} against its own best learning rate: {_largest(own)}.",
-        f"{default} against the best peer at its best learning rate: {_largest(peers)}.",
+        f"{default} to its own best learning rate: {_largest(own)}.",
+        f"{default} to the best peer at its best learning rate: {_largest(peers)}.",
     ]
 
 
@@ -83,7 +83,7 @@ def _decades(accuracies: Accuracies) -> str:
 
 
 def _widths(nets: Nets, what: str, good: Callable[[np.ndarray], np.ndarray]) -> str:
-    """Over how many decades of learning rates in a row an optimizer is good, at its worst scale."""
+    """The longest range of good learning rates in decades, at the worst scale."""
     names = list(next(iter(nets.values())))
     each = (
         f"{name} "
@@ -94,13 +94,13 @@ def _widths(nets: Nets, what: str, good: Callable[[np.ndarray], np.ndarray]) -> 
         for name in names
     )
     return (
-        f"- Decades of learning rates in a row that are {what}, at the scale where they are fewest"
+        f"- Longest range of learning rates {what}, in decades, at the worst scale"
         f" ({' and '.join(nets)}): {', '.join(each)}."
     )
 
 
 def _longest_run(good: Bool[np.ndarray, "rates"]) -> float:
-    """In decades, from the first rate to the last; 0 for one rate or none."""
+    """The length in decades from the first rate to the last. 0 for one rate or none."""
     lengths, length = [0], 0
     for one in good:
         length = length + 1 if one else 0
@@ -109,7 +109,7 @@ def _longest_run(good: Bool[np.ndarray, "rates"]) -> float:
 
 
 def _shortfalls(nets: Nets) -> tuple[dict[str, float], dict[str, float]]:
-    """Of our default against our own best and against the best peer, in points, by case."""
+    """Points that our default lacks to our own best and to the best peer, by case."""
     own, peers = {}, {}
     for net, found in nets.items():
         for place, scale in enumerate(SCALES):

@@ -1,4 +1,4 @@
-"""Training on scikit-learn's digits, and the validation accuracy after it."""
+"""Training on scikit-learn's digits, and the validation accuracy afterwards."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ STEPS, BATCH = 300, 64
 
 
 class Training(NamedTuple):
-    """A run in three parts, so that a caller can loop in the way that is fast for its model.
+    """A run in three parts. The caller chooses the loop that is fast for its model.
 
     Attributes:
-      start: the first carry and a key for each step, of a seed, which draws the weights and the
-        batches.
-      step: the next carry and the loss, from a carry and a key, in the form of `jax.lax.scan`.
-      accuracy: validation accuracy in percent, of a carry.
+      start: maps a seed to the first carry and a key for each step. The seed draws the weights and
+        the batches.
+      step: maps a carry and a key to the next carry and the loss, as `jax.lax.scan` expects.
+      accuracy: the validation accuracy of a carry in percent.
     """
 
     start: Callable[[Any], tuple[Carry, Array]]
@@ -34,9 +34,11 @@ class Training(NamedTuple):
 def training(
     model: nn.Module, contender: Contender, rate: optax.ScalarOrSchedule, data: Digits
 ) -> Training:
-    """`STEPS` batches of `BATCH`, each drawn without replacement."""
+    """Trains on `STEPS` batches of `BATCH` examples, each drawn without replacement."""
 
-    def loss_fn(params: Any, statistics: Any, images: Array, labels: Array) -> tuple[Array, Any]:
+    def loss_fn(
+        params: optax.Params, statistics: Any, images: Array, labels: Array
+    ) -> tuple[Array, Any]:
         logits, statistics = applied(model, params, statistics, images)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), statistics

@@ -1,1 +1,1 @@
-"""Rare tokens: a language model's head on heavy-tailed tokens, every optimizer tuned alike."""
+"""Rare tokens: a language model's head on heavy-tailed tokens. All optimizers are tuned alike."""

@@ -2,11 +2,12 @@
 
     python -m benchmarks.rare_tokens [--seeds 3] [--out benchmark-results]
 
-A synthetic text of 2,000 tokens with frequencies close to Zipf's law, which the context predicts
-(`process.py`); an embedding, one hidden layer and a softmax head, with plain cross-entropy for
-everyone. Every optimizer gets six learning rates, each twice the one before, of which the loss on
-a validation text chooses with a seed of its own. Prints a table and writes it, a figure and every
-number: ``rare_tokens.md``, ``.png`` and ``.json``. Takes about ten minutes on one core.
+The text is synthetic: 2,000 tokens with frequencies close to Zipf's law, which the context
+predicts (`process.py`). The model is an embedding, one hidden layer and a softmax head. Everyone
+trains with plain cross-entropy. Every optimizer tries six learning rates in steps of two. The loss
+on a validation text chooses among them, with a separate seed. Prints a table and writes it with a
+figure and every number: ``rare_tokens.md``, ``.png`` and ``.json``. Takes about ten minutes on one
+core.
 """
 
 import argparse

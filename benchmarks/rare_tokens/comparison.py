@@ -1,4 +1,4 @@
-"""Every optimizer tuned alike on a validation text, then trained with fresh seeds and tested."""
+"""Tunes every optimizer alike on a validation text, retrains it with fresh seeds and tests it."""
 
 import time
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ STREAMS, LENGTH = 100, 400
 
 
 class Row(NamedTuple):
-    """An optimizer.
+    """Results of one optimizer.
 
     Attributes:
-      tuning: the validation loss by learning rate; infinite where training diverged.
-      rate: the best of these.
+      tuning: the validation loss by learning rate. Infinite where training diverged.
+      rate: the best of these learning rates.
       loss: the test loss.
-      by_decile: the test loss of the tokens in each tenth of the text, the frequent ones first.
+      by_decile: the test loss in each tenth of the text, frequent tokens first.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The rows, and the loss of the process's own probabilities, overall and by decile."""
+    """The rows, and the loss of the true probabilities, overall and by decile."""
 
     rows: list[Row]
     least: Float[np.ndarray, "1 + deciles"]
 
 
 def compared(seeds: int) -> Found:
-    """The test text is the same for all, and looked at once a run, at its end."""
+    """Compares all optimizers. They share a test text, which each run reads once, at its end."""
     validation, test = (text(seed, STREAMS, LENGTH) for seed in (VALIDATION_TEXT, TEST_TEXT))
     rows = [_row(*named, seeds, validation, test) for named in contenders().items()]
     return Found(rows, _summary(least_losses(test), test))
@@ -71,7 +71,7 @@ def _row(
 def _summary(
     losses: Float[np.ndarray, "rows"], windows: Int[np.ndarray, "rows window"]
 ) -> Float[np.ndarray, "1 + deciles"]:
-    """The mean loss, and that of the tokens in each tenth of the text."""
+    """The mean loss, overall and of the tokens in each tenth of the text."""
     tenths = deciles()[windows[:, -1]]
     parts = [losses[tenths == tenth].mean() for tenth in range(DECILES)]
     return np.array([losses.mean(), *parts], float)

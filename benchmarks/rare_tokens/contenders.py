@@ -1,4 +1,4 @@
-"""The optimizers that are compared, with and without the frequency of tokens in the head."""
+"""The compared optimizers, with and without the frequency of tokens in the head."""
 
 import optax
 
@@ -7,17 +7,17 @@ from benchmarks.shared.contender import Contender, Maker
 
 TRIALS = 6
 HEAD = ("head/kernel", "head/bias")
-# 1 is what the theory asks for, 0.5 half of the way; fixed beforehand, and each has its own row.
+# Theory asks for 1, and 0.5 is half of the way. Fixed beforehand, and each has a row.
 EXPONENTS = (1.0, 0.5)
 
 
 def trials(contender: Contender) -> list[float]:
-    """As many learning rates for everyone, each twice the one before."""
+    """Six learning rates for every optimizer, in steps of two."""
     return [contender.default_rate * 2.0 ** (n - TRIALS // 2) for n in range(TRIALS)]
 
 
 def contenders() -> dict[str, Contender]:
-    """By name. No weight decay for anyone; where grids lie was found on validation text."""
+    """All contenders by name, without weight decay. Grids were placed on validation text."""
 
     def sgd(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         return optax.sgd(rate, momentum=0.9)
@@ -38,7 +38,7 @@ def contenders() -> dict[str, Contender]:
 def _family(
     name: str, make: Maker, center: float, structure: insgd.Structure | None = None
 ) -> list[Contender]:
-    """An optimizer as it is, and behind the frequency of tokens with each exponent."""
+    """The plain optimizer, and the same behind the frequency of tokens with each exponent."""
     behind = [
         Contender(
             f"{name} + frequency ** -{exponent:g}", _behind_frequency(make, exponent), center,

@@ -1,10 +1,10 @@
-"""A random process of heavy-tailed tokens, of which the context tells three quarters.
+"""A random process of heavy-tailed tokens. The context determines three quarters of them.
 
-The next token is, with probability 0.5, the *successor* of the last token; with 0.25, another
-successor of the token two before it; else a new draw from Zipf's law. Successors are two fixed
-permutations of the tokens that nearly keep their frequency: what follows a rare token is rare. So
-rare tokens can be told from the context as well as frequent ones can, given enough steps, and what
-the best possible model would lose is known.
+With probability 0.5 the next token is the *successor* of the last token. With 0.25 it is another
+successor, of the token two before the last. Otherwise it is a new draw from Zipf's law. Successors
+are two fixed permutations of the tokens that nearly keep their frequency, so rare tokens follow
+rare tokens. With enough steps the context predicts rare tokens as well as frequent ones. The loss
+of the best possible model is known.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 TOKENS, CONTEXT = 2000, 4
-# Of the successor of the last token, and of the one of the token two before it.
+# The probabilities of the two successors.
 SUCCESSORS = (0.5, 0.25)
 SHARE_OF_NEW = 1 - sum(SUCCESSORS)
 BURN_IN = 50
@@ -22,7 +22,7 @@ DECILES = 10
 
 @functools.cache
 def permutations() -> tuple[Int[np.ndarray, "tokens"], ...]:
-    """The same for all seeds, which draw nothing but tokens and weights."""
+    """The two successor tables. All seeds share them: a seed draws only tokens and weights."""
     rng = np.random.default_rng(0)
     spread = np.log(np.arange(1, TOKENS + 1))
     return tuple(np.argsort(spread + rng.normal(0, 0.5, TOKENS)) for _ in SUCCESSORS)
@@ -35,9 +35,9 @@ def zipf() -> Float[np.ndarray, "tokens"]:
 
 @functools.cache
 def frequencies() -> Float[np.ndarray, "tokens"]:
-    """How often each token comes in the long run, exactly."""
+    """The exact long-run frequency of each token."""
     found = zipf()
-    for _ in range(200):  # what is missing falls by a quarter each time
+    for _ in range(200):  # the error falls by a quarter each time
         after = SHARE_OF_NEW * zipf()
         for share, successor in zip(SUCCESSORS, permutations(), strict=True):
             after[successor] += share * found
@@ -46,9 +46,9 @@ def frequencies() -> Float[np.ndarray, "tokens"]:
 
 
 def deciles() -> Int[np.ndarray, "tokens"]:
-    """Tenths of the text, not of the vocabulary: 0 holds the most frequent token, 9 most tokens.
+    """The tenth of the text of each token: 0 holds the most frequent token, 9 most tokens.
 
-    A token belongs to the tenth that the middle of its share lies in, the frequent ones first.
+    Tokens are sorted by frequency. A token belongs to the tenth with the middle of its share.
     """
     order = np.argsort(-frequencies())
     share = frequencies()[order]
@@ -58,7 +58,7 @@ def deciles() -> Int[np.ndarray, "tokens"]:
 
 
 def text(seed: int, streams: int, length: int) -> Int[np.ndarray, "rows window"]:
-    """Windows of a context and its next token, from independent streams and in random order."""
+    """Windows of a context and its next token, from independent streams, in random order."""
     rng = np.random.default_rng(seed)
     steps = BURN_IN + CONTEXT + length
     fresh = rng.choice(TOKENS, (steps, streams), p=zipf())
@@ -72,7 +72,7 @@ def text(seed: int, streams: int, length: int) -> Int[np.ndarray, "rows window"]
 
 
 def least_losses(windows: Int[np.ndarray, "rows window"]) -> Float[np.ndarray, "rows"]:
-    """The loss of the process's own probabilities; its mean is the entropy that no model beats."""
+    """The loss of the true probabilities. Its mean is the entropy, which no model beats."""
     target, (near, far) = windows[:, -1], permutations()
     chance = SHARE_OF_NEW * zipf()[target]
     chance += SUCCESSORS[0] * (near[windows[:, -2]] == target)

@@ -1,4 +1,4 @@
-"""The table of the benchmark, as markdown, and its figure."""
+"""The benchmark's table in Markdown and its figure."""
 
 import pathlib
 
@@ -15,12 +15,12 @@ from benchmarks.shared.report import STYLES, markdown_table, plain, write_figure
 from benchmarks.shared.trials import at_an_edge, deviation, with_spread
 
 FREQUENT = DECILES // 2
-# An optimizer as it is, and with each exponent.
+# The styles of the plain optimizer and of each exponent.
 MEMBERS = tuple(STYLES[name] for name in ("SGD", "INSGD", "Muon"))
 
 
 def table(found: Found) -> str:
-    """One row an optimizer, as it is, and one for the process itself."""
+    """One row for each optimizer and one for the true probabilities."""
     header = ["optimizer", "learning rate", "test loss", "frequent", "rarest", "numbers of state"]
     rows = [_cells(row) for row in found.rows]
     least = [found.least[0], found.least[1 : 1 + FREQUENT].mean(), found.least[-1]]
@@ -46,7 +46,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def draw(path: pathlib.Path, found: Found) -> None:
-    """A panel for each optimizer that takes the factor: what a tenth loses above what it must."""
+    """Excess loss in each tenth of the text, in a panel for each optimizer with the factor."""
     members = 1 + len(EXPONENTS)
     peer = next(row for row in found.rows if row.name == "Adam")
     ours = [row for row in found.rows if row is not peer]

@@ -1,4 +1,4 @@
-"""Training: a small language model on one text, with any optimizer and learning rate."""
+"""Trains a small language model on one text, with any optimizer and learning rate."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ EVALUATED_AT_ONCE = 1000
 
 
 class Program(NamedTuple):
-    """What is compiled once for an optimizer.
+    """The program of an optimizer, compiled once.
 
     Attributes:
-      train: from parameters, a learning rate and batches of windows to trained parameters.
-      state_size: the numbers that the optimizer carries.
+      train: maps parameters, a learning rate and batches of windows to trained parameters.
+      state_size: the number of values in the optimizer's state.
     """
 
     train: Callable[[Any, float, Any], Any]
@@ -31,11 +31,13 @@ class Program(NamedTuple):
 
 
 def program(contender: Contender) -> Program:
-    """The learning rate falls along half a cosine, for everyone."""
+    """Builds the program. Every learning rate falls along half a cosine."""
     shape = optax.cosine_decay_schedule(1.0, STEPS)
 
     @jax.jit
-    def train(params: Any, rate: Array, batches: Int[Array, "steps batch window"]) -> Any:
+    def train(
+        params: optax.Params, rate: Array, batches: Int[Array, "steps batch window"]
+    ) -> optax.Params:
         def schedule(count: Any) -> Array:
             return rate * jnp.asarray(shape(count))
 
@@ -50,13 +52,13 @@ def program(contender: Contender) -> Program:
     return Program(train, sum(leaf.size for leaf in jax.tree.leaves(state)))
 
 
-def trained(program: Program, rate: float, seed: int) -> Any:
-    """The model after all steps; the seed draws its weights and its text."""
+def trained(program: Program, rate: float, seed: int) -> optax.Params:
+    """The model after all steps. The seed draws its weights and its text."""
     batches = text(seed, BATCH, STEPS).reshape(STEPS, BATCH, -1)
     return program.train(start(seed), rate, batches)
 
 
-def start(seed: int) -> Any:
+def start(seed: int) -> optax.Params:
     keys = jax.random.split(jax.random.key(seed), 3)
     inputs = CONTEXT * EMBEDDED
     return {
@@ -82,7 +84,7 @@ def losses(
 
 
 def mean_loss(
-    params: Any, statistics: Any, contexts: Array, last: Array
+    params: optax.Params, statistics: Any, contexts: Array, last: Array
 ) -> tuple[Float[Array, ""], Any]:
     return losses(params, contexts, last).mean(), statistics
 
@@ -90,8 +92,10 @@ def mean_loss(
 _compiled_losses = jax.jit(losses)
 
 
-def evaluated(params: Any, windows: Int[np.ndarray, "rows window"]) -> Float[np.ndarray, "rows"]:
-    """The loss of every token of a text."""
+def evaluated(
+    params: optax.Params, windows: Int[np.ndarray, "rows window"]
+) -> Float[np.ndarray, "rows"]:
+    """The loss on every token of a text."""
     starts = range(0, len(windows), EVALUATED_AT_ONCE)
     parts = [windows[start : start + EVALUATED_AT_ONCE] for start in starts]
     return np.concatenate([_compiled_losses(params, part[:, :-1], part[:, -1]) for part in parts])

@@ -1,1 +1,1 @@
-"""How well optimizers do at their usual learning rates, over many kinds of networks."""
+"""Optimizers at their usual learning rates, untuned, on many kinds of networks."""

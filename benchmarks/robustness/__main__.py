@@ -1,14 +1,14 @@
-"""Every optimizer at a third, once and three times its usual learning rate, untuned.
+"""Runs every optimizer at a third of its usual learning rate, at that rate and at three times it.
 
     python -m benchmarks.robustness [--jobs 2] [--quick] [--out benchmark-results/robustness]
 
-Nine small networks, batches of 1, 8, 32 and 128, a constant learning rate and a cosine to zero.
-All optimizers have the same initial weights and batches. A score is the mean of ten evaluations
-over the last tenth of the steps, since a constant rate is noisy.
+There are nine small networks, batches of 1, 8, 32 and 128, a constant learning rate and a cosine
+to zero. All optimizers share the initial weights and the batches. A score is the mean of ten
+evaluations over the last tenth of the steps, since a constant rate is noisy.
 
-Each cell (network, batch, optimizer) has a file below ``--out``, and is run if there is none
-with its settings: an interrupted benchmark goes on. Changes of the library are not seen; give the
-results of another version another folder. ``--report`` writes the page from the files.
+Each cell (network, batch, optimizer) has a file below ``--out``. A cell runs if no file has its
+settings, so an interrupted benchmark resumes. Changes of the library are not detected: use another
+folder for another version. ``--report`` writes the page from the files.
 """
 
 import argparse
@@ -29,16 +29,16 @@ QUICK_STEPS = {8: 500}
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Optimizers at their usual learning rates.")
+    parser = argparse.ArgumentParser(description="Compares optimizers at their usual rates.")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results/robustness"))
     parser.add_argument("--seeds", type=int, default=3, help="paired runs (default 3)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread (default 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="single-threaded processes (default 2)")
     parser.add_argument("--nets", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--batches", nargs="+", type=int, choices=STEPS, default=None)
     names = list(contenders())
     parser.add_argument("--optimizers", nargs="+", choices=names, default=names)
     parser.add_argument("--quick", action="store_true", help="batches of 8, short runs")
-    parser.add_argument("--report", action="store_true", help="only write the page again")
+    parser.add_argument("--report", action="store_true", help="only rewrite the page")
     return parser.parse_args()
 
 
@@ -52,7 +52,7 @@ def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
 
 
 def complete_cases(found: dict[Cell, Result], optimizers: list[str]) -> list[Case]:
-    """The networks and batch sizes that every optimizer has been run on, with each schedule."""
+    """The networks and batch sizes that all optimizers have finished, with each schedule."""
     by_place: dict[tuple[str, int], dict[str, Result]] = {}
     for cell, result in found.items():
         by_place.setdefault((cell.net, cell.batch), {})[cell.optimizer] = result
@@ -70,7 +70,7 @@ def main() -> None:
     cells = chosen_cells(chosen)
     if not chosen.report:
         run_missing(cells, folder, chosen.jobs)
-    # The page compares all optimizers, also where only some of them were chosen to run now.
+    # The page compares all optimizers, even if only some of them ran now.
     chosen.optimizers = list(contenders())
     cases = complete_cases(results(chosen_cells(chosen), folder), chosen.optimizers)
     written = page(cases, chosen.seeds)

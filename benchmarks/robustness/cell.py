@@ -1,4 +1,4 @@
-"""One cell: a network, a batch size and an optimizer; all its runs are one compiled program."""
+"""One cell: a network, a batch size and an optimizer. All its runs share a compiled program."""
 
 import dataclasses
 import time
@@ -18,7 +18,7 @@ from benchmarks.shared.step import Carry, Loss, applied, started, train_step
 
 FACTORS = (1 / 3, 1.0, 3.0)  # of the default learning rate
 DEFAULT = FACTORS.index(1.0)
-PARTS, EVALUATED = 100, 10  # the score is the mean of those after the last tenth's parts
+PARTS, EVALUATED = 100, 10  # the score is the mean of evaluations after each of the last parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +44,18 @@ class Cell:
         return f"{self.net}_{self.batch}_{self.optimizer}"
 
     def settings(self) -> dict[str, object]:
-        """Two results are of the same cell if these are the same."""
+        """Results with equal settings belong to the same cell."""
         contender = contenders()[self.optimizer]
         settings = {"default_rate": contender.default_rate, "structure": repr(contender.structure)}
         return dataclasses.asdict(self) | settings
 
 
 class Result(NamedTuple):
-    """Scores, and seconds of one step of all runs.
+    """Scores, and the seconds that one step of all runs takes.
 
     Attributes:
-      start: before training.
-      scores: at the end; not a number where the network's outputs are not finite.
+      start: the scores before training.
+      scores: the scores at the end. NaN where the network's outputs are not finite.
     """
 
     start: Float[np.ndarray, "seeds"]
@@ -68,9 +68,9 @@ class Run(NamedTuple):
     """One run, or all of them with an axis for each array.
 
     Attributes:
-      seed: draws the weights and the batches, the same ones for every optimizer and rate.
-      schedule: its place among `SCHEDULES`.
-      peak: the learning rate that the schedule multiplies.
+      seed: draws the weights and batches. All optimizers and rates share them.
+      schedule: the index in `SCHEDULES`.
+      peak: the learning rate that the schedule scales.
     """
 
     seed: Array
@@ -79,12 +79,12 @@ class Run(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """Compiled, for one run or for all at once.
+    """Compiled functions, for one run or for all at once.
 
     Attributes:
-      start: the first carry.
-      advance: the carry after some steps, from one, the run and the number of its next step.
-      score: of a carry.
+      start: makes the first carry.
+      advance: runs some steps. Takes a carry, the run and the number of the next step.
+      score: evaluates a carry.
     """
 
     start: Callable[[Run], Carry]
@@ -93,7 +93,7 @@ class Programs(NamedTuple):
 
 
 def trained(cell: Cell) -> Result:
-    """Everything from the start to the scores at the end."""
+    """Trains all runs of a cell and scores them."""
     together, everyone = workload(cell.net).together, all_runs(cell)
     steps_at_once = cell.steps // PARTS if together else 1
     program, begin = programs(cell, steps_at_once), time.perf_counter()
@@ -116,7 +116,7 @@ def trained(cell: Cell) -> Result:
 def _finished(
     cell: Cell, program: Programs, run: Run, steps_at_once: int
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The score at the start, and the mean of those of the last tenth of the steps."""
+    """The score at the start, and the mean score over the last tenth of the steps."""
     carry, scores, part = program.start(run), [], cell.steps // PARTS
     start = np.asarray(program.score(carry))
     for first in range(0, cell.steps, steps_at_once):
@@ -128,7 +128,7 @@ def _finished(
 
 
 def all_runs(cell: Cell) -> Run:
-    """Every schedule with every factor and seed; seeds vary fastest."""
+    """Every schedule with every factor and seed. Seeds vary fastest."""
     counts = len(SCHEDULES), len(FACTORS), cell.seeds
     schedule, factor, seed = (jnp.ravel(place) for place in jnp.indices(counts))
     return Run(seed, schedule, cell.default_rate * jnp.asarray(FACTORS)[factor])
@@ -152,7 +152,7 @@ def programs(cell: Cell, steps_at_once: int) -> Programs:
             batch = task.draw(key, cell.batch, number, cell.steps)
             return train_step(loss_fn, contender, rate(run), carry, batch)
 
-        if steps_at_once == 1:  # a loop, even of one step, makes convolutions slow on a CPU
+        if steps_at_once == 1:  # on a CPU, convolutions are slow even in a loop of one step
             return step(carry, first)[0]
         return jax.lax.scan(step, carry, first + jnp.arange(steps_at_once))[0]
 

@@ -1,4 +1,4 @@
-"""Who is as good as the best other optimizer, untuned, and who diverged."""
+"""Compares each untuned optimizer with the best of the others, and counts divergences."""
 
 from typing import Literal, NamedTuple
 
@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 
 from benchmarks.robustness.cell import DEFAULT, Result
 
-POINTS, SHARE = 1.0, 0.03  # differences of accuracy and of loss that do not count
-ABOVE_CHANCE = 5.0  # points of accuracy that every training reaches
+POINTS, SHARE = 1.0, 0.03  # smaller differences of accuracy and of loss do not count
+ABOVE_CHANCE = 5.0  # points of accuracy that any successful training reaches
 
 Scores = Float[np.ndarray, "factors seeds"]
 Seeds = Float[np.ndarray, "seeds"]
@@ -19,9 +19,9 @@ class Case(NamedTuple):
     """All optimizers on one network, batch size and schedule.
 
     Attributes:
-      scores: by optimizer; see `settled`.
-      diverged: by optimizer, which runs did.
-      chance: the accuracy of guessing, in percent; None if scores are losses.
+      scores: the scores of each optimizer, see `settled`.
+      diverged: marks the diverged runs of each optimizer.
+      chance: the accuracy of guessing in percent. None if scores are losses.
     """
 
     net: str
@@ -36,7 +36,7 @@ class Case(NamedTuple):
         return -1 if self.chance is None else 1
 
     def best_factor(self, name: str) -> int:
-        """The place of the learning rate with the best mean; of equal ones the smallest."""
+        """The index of the learning rate with the best mean. Ties go to the smallest."""
         return int(np.argmax(self.sign * self.scores[name].mean(axis=1)))
 
     def best(self, name: str) -> Seeds:
@@ -49,17 +49,17 @@ class Case(NamedTuple):
         return bool(self.diverged[name][DEFAULT].any())
 
     def best_rival(self, name: str) -> str:
-        """The best of the others, each at its best learning rate."""
+        """The best other optimizer, each at its best learning rate."""
         others = [other for other in self.scores if other != name]
         return max(others, key=lambda other: self.sign * self.best(other).mean())
 
 
 class Verdict(NamedTuple):
-    """An optimizer at its default beside its best rival at that one's best learning rate.
+    """An optimizer at its default against its best rival at the rival's best learning rate.
 
     Attributes:
-      gain: how much better it is, positive if so: points of accuracy, or percent of the loss.
-      tolerance: gains that are smaller are a tie, in the same unit.
+      gain: points of accuracy or percent of the loss. Positive if the optimizer is better.
+      tolerance: the largest gain that counts as a tie, in the same unit.
     """
 
     gain: float
@@ -70,7 +70,7 @@ class Verdict(NamedTuple):
 def case(
     place: tuple[str, int, str], found: dict[str, Result], row: int, chance: float | None
 ) -> Case:
-    """One schedule, the ``row`` of every result."""
+    """The case of one schedule, which is the ``row`` of every result."""
     scores = {name: settled(r.scores[row], r.start, chance) for name, r in found.items()}
     diverged = {name: has_diverged(r.scores[row], r.start, chance) for name, r in found.items()}
     return Case(*place, scores, diverged, chance)
@@ -79,23 +79,24 @@ def case(
 def has_diverged(
     scores: Scores, start: Seeds, chance: float | None
 ) -> Bool[np.ndarray, "factors seeds"]:
-    """Not finite, near chance, or a loss above that of the start."""
+    """Marks runs that are not finite, near chance, or at a loss above the start's."""
     learned = scores <= start if chance is None else scores >= chance + ABOVE_CHANCE
     return ~(np.isfinite(scores) & learned)
 
 
 def settled(scores: Scores, start: Seeds, chance: float | None) -> Scores:
-    """Numbers that have a mean: no loss counts for more than the start's, no NaN for anything."""
+    """Scores with a finite mean. Losses are capped at the start's. NaN accuracies become chance."""
     if chance is None:
         return np.fmin(scores, start)
     return np.where(np.isfinite(scores), scores, chance)
 
 
 def verdict(case: Case, name: str) -> Verdict:
-    """A tie within the larger of the fixed difference and two standard errors of the paired one.
+    """The outcome for an optimizer at its default learning rate.
 
-    A single diverged seed of three makes the standard error so large that it would hide itself:
-    who diverged is never within.
+    A tie is within the fixed difference or two standard errors of the paired one, whichever is
+    larger. One diverged seed of three would hide behind the standard error it causes, so a
+    diverged case always counts as a loss.
     """
     rival = case.best(case.best_rival(name))
     differences = case.sign * (case.at_default(name) - rival)
@@ -109,7 +110,7 @@ def verdict(case: Case, name: str) -> Verdict:
 
 
 def standard_error(values: Seeds) -> float:
-    """Of the mean; 0 for a single value."""
+    """The standard error of the mean. 0 for a single value."""
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
@@ -124,7 +125,7 @@ class Tally(NamedTuple):
 
     @property
     def within(self) -> float:
-        """The share of cases that are not lost."""
+        """The share of wins and ties."""
         return (self.wins + self.ties) / self.cases if self.cases else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The figure: the gain over the best peer in every case, as a heat map."""
+"""The figure: a heat map of the gain over the best peer in every case."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ DARKEST = 4.0  # tolerances
 
 
 def draw(path: Path, cases: list[Case]) -> None:
-    """A panel for each schedule; rows are networks, columns batch sizes."""
+    """Draws a panel for each schedule. Rows are networks and columns are batch sizes."""
     schedules = list(dict.fromkeys(case.schedule for case in cases))
     nets = list(dict.fromkeys(case.net for case in cases))
     batches = sorted({case.batch for case in cases})

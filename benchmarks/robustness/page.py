@@ -1,4 +1,4 @@
-"""The page: shares, a table of every case, and the worst ones."""
+"""The page: shares, the worst cases, and a table of all cases."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ WORST = 10
 
 
 def page(cases: list[Case], seeds: int) -> str:
-    """Everything that is printed."""
+    """The whole page."""
     if not cases:
         return "No network, batch size and schedule has been run with all optimizers yet.\n"
     parts = [_shares(cases), _by_net(cases), _worst(cases), _all(cases, seeds)]
@@ -46,7 +46,7 @@ def _shares(cases: list[Case]) -> str:
 
 
 def _by_net(cases: list[Case]) -> str:
-    """Shares of all optimizers for each network."""
+    """Counts of cases within the tolerance, by network and optimizer."""
     names = list(cases[0].scores)
     nets = dict.fromkeys(case.net for case in cases)
     rows = []
@@ -60,7 +60,7 @@ def _by_net(cases: list[Case]) -> str:
 
 
 def _worst(cases: list[Case]) -> str:
-    """Where ours diverged, then where it is furthest behind in units of the tolerance."""
+    """Cases where ours diverged, then those where it is furthest behind in tolerances."""
     judged = [(case, verdict(case, OURS)) for case in cases]
     losses = [(case, found) for case, found in judged if found.outcome == "loss"]
     losses.sort(key=_badness)

@@ -1,4 +1,4 @@
-"""Results on disk: a JSON file for each cell, so that an interrupted benchmark goes on."""
+"""Results on disk: a JSON file for each cell. An interrupted benchmark can resume."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from benchmarks.shared.report import Nested, listed, write_json
 
 
 def results(cells: Iterable[Cell], folder: Path) -> dict[Cell, Result]:
-    """Of the cells that have a file with the same settings."""
+    """The results of all cells that have a file with the same settings."""
     found = {cell: read(cell, folder) for cell in cells}
     return {cell: result for cell, result in found.items() if result is not None}
 
@@ -26,16 +26,16 @@ def missing(cells: Iterable[Cell], folder: Path) -> list[Cell]:
 
 
 def run_missing(cells: Iterable[Cell], folder: Path, jobs: int) -> None:
-    """Trains the cells without a file."""
+    """Trains all cells that have no file with their settings."""
     in_processes([functools.partial(run, cell, folder) for cell in missing(cells, folder)], jobs)
 
 
 def run(cell: Cell, folder: Path) -> str:
-    """Trains one cell and writes its file. Returns a line that says how long it took."""
+    """Trains one cell and writes its file. Returns a line with its duration."""
     begin = time.perf_counter()
     result = trained(cell)
     write(cell, result, folder)
-    jax.clear_caches()  # no program is used again
+    jax.clear_caches()  # no program is reused
     step = 1000 * result.step_seconds
     seconds = time.perf_counter() - begin
     return f"{cell.name} in {seconds:.0f} s, {step:.2f} ms a step of all runs"
@@ -55,7 +55,7 @@ def read(cell: Cell, folder: Path) -> Result | None:
     if not file.exists():
         return None
     content = json.loads(file.read_text())
-    # As JSON has it: a tuple comes back as a list.
+    # JSON turns tuples into lists.
     if content["settings"] != json.loads(json.dumps(cell.settings())):
         return None
     start, scores = (_array(content[name]) for name in ("start", "scores"))

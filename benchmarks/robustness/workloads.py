@@ -1,4 +1,4 @@
-"""The networks, each with its data, its loss and the score of its validation data."""
+"""The networks, each with its data, its loss and its validation score."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def accuracy(logits: Array, labels: Array) -> Array:
-    """In percent; NaN where a logit is not finite."""
+    """The accuracy in percent. NaN if a logit is not finite."""
     right = 100 * jnp.mean(logits.argmax(-1) == labels)
     return jnp.where(jnp.isfinite(logits).all(), right, jnp.nan)
 
@@ -35,14 +35,14 @@ class Workload:
     """A network and its task.
 
     Attributes:
-      model: takes a batch's inputs.
-      draw: a batch, from a key, its size, the number of the step and the number of all steps.
+      model: maps a batch's inputs to outputs.
+      draw: draws a batch from a key, its size, the step's number and the total number of steps.
       held: the validation data.
-      loss: from outputs and targets.
-      score: of the validation data, from outputs and targets.
-      chance: the accuracy of guessing, in percent; None if the score is a loss.
-      together: whether all runs are one vectorized loop. On a CPU, convolutions with a kernel for
-        each run take up to twenty times as long as one after the other, and longer in a loop.
+      loss: a function of outputs and targets.
+      score: the validation score, a function of outputs and targets.
+      chance: the accuracy of guessing in percent. None if the score is a loss.
+      together: whether all runs are one vectorized loop. On a CPU, convolutions with one kernel
+        for each run take up to twenty times as long as separate ones, and longer in a loop.
     """
 
     model: nn.Module
@@ -67,12 +67,12 @@ def on_digits(model: nn.Module, together: bool = True) -> Workload:
 
 
 def alternating_domains() -> Workload:
-    """Digits, then their negatives, and so on: the score is that on both."""
+    """Digits and their negatives in turn. The score is on both."""
     data, plain = digits(1.0), on_digits(networks.Perceptron())
 
     def draw(key: Array, size: int, step: Array, steps: int) -> Batch:
         images, labels = plain.draw(key, size, step, steps)
-        # The last tenth, whose scores count, holds as many steps of one as of the other.
+        # Scores count in the last tenth. It has equally many steps of both.
         inverted = step // min(50, steps // 20) % 2 == 1
         return jnp.where(inverted, 1 - images, images), labels
 
@@ -82,9 +82,9 @@ def alternating_domains() -> Workload:
 
 
 def masked_head() -> Workload:
-    """Two digits side by side; the second one's loss is masked in the second half of the run.
+    """Two digits side by side. The second one's loss is masked in the second half of the run.
 
-    The score is the mean accuracy of both heads, at the end, when the mask has long been on.
+    The score is the mean accuracy of both heads at the end, long after the mask came on.
     """
     data = digits(1.0)
 
@@ -124,7 +124,7 @@ def zipf_tokens() -> Workload:
 
 
 def language_model() -> Workload:
-    """Short windows of texts; the loss is the mean over all their tokens."""
+    """Short windows of texts. The loss is the mean over all their tokens."""
     text = jnp.asarray(texts(TEXT_TOKENS, 516, 57 * (LENGTH + 1)))
     text, held = text[:512], text[512:].reshape(-1, LENGTH + 1)
 

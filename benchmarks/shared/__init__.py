@@ -1,1 +1,1 @@
-"""Parts that benchmarks have in common."""
+"""Parts that the benchmarks share."""

@@ -1,4 +1,4 @@
-"""Optimizers to compare, each with its usual learning rate."""
+"""The compared optimizers, each with its usual learning rate."""
 
 import dataclasses
 import functools
@@ -13,9 +13,9 @@ import insgd_optax as insgd
 from benchmarks.shared.gradient import muon_dimensions
 
 OURS = "INSGD"
-# Muon leaves vectors to Adam, here at the same factor of its usual rate.
+# Muon leaves vectors to Adam. Here both rates are scaled by the same factor.
 MUON_RATE, ADAM_RATE = 0.02, 1e-3
-SCHEDULED = 2.0  # as docs/choosing.md has it
+SCHEDULED = 2.0  # as in docs/choosing.md
 
 Maker = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -30,13 +30,13 @@ class Contender:
     """An optimizer as a function of its learning rate.
 
     Attributes:
-      name: how tables call it.
-      make: from a learning rate or schedule to the optimizer.
+      name: its name in tables.
+      make: builds the optimizer from a learning rate or schedule.
       default_rate: its usual learning rate.
-      structure: which statistics of the inputs it needs; None for none.
-      evaluated: from its state and the parameters to those that are tested.
-      headline: the schedule that it is made for.
-      scheduled: how much larger its usual rate is as the peak of a schedule that ends at zero.
+      structure: the input statistics that it needs. None for none.
+      evaluated: maps its state and the parameters to the parameters to test.
+      headline: the schedule that it is designed for.
+      scheduled: the factor on its usual rate when that is the peak of a schedule that ends at zero.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Contender:
 
 
 def contenders() -> dict[str, Contender]:
-    """The peers, and ours exactly as it is without settings, by name."""
+    """The peers and our default without any settings, by name."""
     ours = inspect.signature(insgd.insgd).parameters
     rate, structure = ours["learning_rate"].default, ours["structure"].default
     everyone = (
@@ -76,9 +76,10 @@ def _muon(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 
 def _kernels(params: optax.Params) -> PyTree:
-    """Every kernel as a matrix. Muon's authors leave embeddings to Adam; so are vectors here.
+    """Every kernel as a matrix. Embeddings and vectors go to Adam, as Muon's authors advise.
 
-    Flax's attention has kernels (inputs, heads, features), and (heads, features, outputs) behind.
+    In Flax's attention query, key and value kernels have the shape (inputs, heads, features). The
+    output kernel has (heads, features, outputs).
     """
 
     def numbers(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:

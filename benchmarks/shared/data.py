@@ -1,4 +1,4 @@
-"""Data that every benchmark can have: scikit-learn's digits, and tokens of skewed frequency."""
+"""Data without a download: scikit-learn's digits, and tokens of skewed frequency."""
 
 import functools
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 
 class Digits(NamedTuple):
-    """Images of 8 x 8 pixels in [0, largest], each in one row, and their digits."""
+    """Images of 8 x 8 pixels in [0, largest], one in each row, and their labels."""
 
     images: Float[Array, "examples 64"]
     labels: Int[Array, "examples"]
@@ -21,9 +21,9 @@ class Digits(NamedTuple):
 
 
 def digits(largest: float) -> Digits:
-    """Three fifths to train on and a fifth to validate on.
+    """Three fifths for training and one fifth for validation.
 
-    The last fifth is a test set that nothing here looks at.
+    The last fifth is a test set that no code here reads.
     """
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(images / 16, labels, test_size=0.4, random_state=0, stratify=labels)
@@ -33,9 +33,9 @@ def digits(largest: float) -> Digits:
 
 
 class Zipf(NamedTuple):
-    """Tokens whose frequency falls with the inverse of their rank, and what follows each.
+    """Tokens with a frequency proportional to 1 / rank, and their successors.
 
-    After two tokens of three a fixed successor comes, after the third a token by frequency.
+    Two tokens in three have a fixed successor. The others are followed by a draw by frequency.
     """
 
     cumulative: Float[Array, "tokens"]
@@ -46,7 +46,7 @@ class Zipf(NamedTuple):
         return jnp.minimum(places, len(self.successor) - 1)
 
     def pairs(self, key: Array, size: int) -> tuple[Int[Array, "size"], Int[Array, "size"]]:
-        """Tokens, and the token after each."""
+        """Tokens and their next tokens."""
         last, other = self.tokens(key, (2, size))
         return last, jnp.where(last % 3 == 0, other, self.successor[last])
 
@@ -60,7 +60,7 @@ def zipf(tokens: int) -> Zipf:
 
 @functools.cache
 def texts(tokens: int, number: int, length: int) -> Int[np.ndarray, "number length"]:
-    """Half of the tokens follow from the last one, a quarter from the one four places before."""
+    """Half of the tokens are the previous one's successor. A quarter repeat the fourth last."""
     rng, source = np.random.default_rng(1), zipf(tokens)
     cumulative, successor = np.asarray(source.cumulative), np.asarray(source.successor)
     drawn = np.minimum(np.searchsorted(cumulative, rng.random((number, length))), tokens - 1)

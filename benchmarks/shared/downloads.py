@@ -1,4 +1,4 @@
-"""Data sets from their official addresses, checked by their checksums."""
+"""Data sets from their official addresses, verified by checksum."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-# Address and checksum. COVID X-rays have no address that stays: make the folder by hand.
+# Address and checksum. The COVID X-rays have no stable address: make that folder by hand.
 PNEUMONIA = (
     "https://zenodo.org/records/10519652/files/pneumoniamnist.npz",
     "md5:28209eda62fecd6e6a2d98b1501bb15f",
@@ -24,7 +24,7 @@ BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": 
 
 
 def download(folder: Path) -> list[Path]:
-    """Puts ``pneumoniamnist.npz`` and ``cifar10.zip`` into a folder, unless they are there."""
+    """Puts ``pneumoniamnist.npz`` and ``cifar10.zip`` into a folder. Existing files stay."""
     folder.mkdir(parents=True, exist_ok=True)
     pneumonia = fetched(PNEUMONIA, folder)
     images = folder / "cifar10.zip"
@@ -35,7 +35,7 @@ def download(folder: Path) -> list[Path]:
 
 
 def fetched(source: tuple[str, str], folder: Path) -> Path:
-    """The file, downloaded if it is not there. A wrong checksum is a ValueError."""
+    """The path of the file, downloaded if missing. A wrong checksum raises ValueError."""
     import pooch
 
     address, checksum = source
@@ -44,7 +44,7 @@ def fetched(source: tuple[str, str], folder: Path) -> Path:
 
 
 def write_images(archive: Path, images: Path) -> None:
-    """CIFAR-10's archive as ``train/CLASS/NNNN.png`` and ``test/CLASS/NNNN.png`` in a zip."""
+    """Converts CIFAR-10's archive to a zip of ``train/`` and ``test/CLASS/NNNN.png``."""
     partial = images.with_suffix(".part")
     with tarfile.open(archive) as tar, zipfile.ZipFile(partial, "w") as written:
         for part, batches in BATCHES.items():
@@ -60,7 +60,7 @@ def write_images(archive: Path, images: Path) -> None:
 def _named(
     tar: tarfile.TarFile, batches: list[str]
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "32 32 3"]]]:
-    """Each image with the name of its class, in the order of the archive."""
+    """Each image with its class name, in the archive's order."""
     names = _read(tar, "batches.meta")["label_names"]
     for batch in batches:
         content = _read(tar, batch)
@@ -70,7 +70,7 @@ def _named(
 
 
 def _read(tar: tarfile.TarFile, name: str) -> dict:
-    """A pickled dictionary. Its keys are text in one of the files and bytes in the others."""
+    """Reads a pickled dictionary. Some files have bytes as keys, which become text."""
     file = tar.extractfile(f"cifar-10-batches-py/{name}")
     assert file is not None
     content = pickle.load(file, encoding="bytes")

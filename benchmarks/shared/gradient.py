@@ -1,4 +1,4 @@
-"""The gradient that an optimizer asks for: plain, or with the statistics of the layers' inputs."""
+"""Gradients for each optimizer: plain, or with the input statistics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,24 +12,24 @@ import insgd_optax as insgd
 def gradient_of(
     loss_fn: Callable[..., Any], structure: insgd.Structure | None, **options: Any
 ) -> Callable[..., tuple[Any, Any, dict[str, Any]]]:
-    """The loss, its gradient, and the extra arguments of ``update``; plain without a structure."""
+    """Returns loss, gradient and the extra arguments of ``update``. No structure, no extras."""
 
     if structure is None:
         grad_fn = jax.value_and_grad(loss_fn, has_aux=options.get("has_aux", False))
         return lambda params, *batch: (*grad_fn(params, *batch), {})
     captured_fn = insgd.value_and_grad(loss_fn, structure=structure, **options)
 
-    def captured(params: Any, *batch: Any) -> tuple[Any, Any, dict[str, Any]]:
+    def captured(params: optax.Params, *batch: Any) -> tuple[Any, optax.Updates, dict[str, Any]]:
         loss, grads, input_stats = captured_fn(params, *batch)
         return loss, grads, {"input_stats": input_stats}
 
     return captured
 
 
-def muon_dimensions(params: Any) -> Any:
-    """For `optax.contrib.muon`: every kernel as the matrix from all its inputs to its outputs.
+def muon_dimensions(params: optax.Params) -> Any:
+    """Muon's view of every kernel: the matrix from all its inputs to its outputs.
 
-    Its own default orthogonalizes matrices only: convolutions would be left to Adam.
+    By default `optax.contrib.muon` orthogonalizes matrices only and leaves convolutions to Adam.
     """
 
     def numbers(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:

@@ -1,4 +1,4 @@
-"""Networks for images of any size: convolutions with and without BatchNorm, residual, patches."""
+"""Networks for images of any size: plain, BatchNorm and residual convolutions, and a ViT."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 
 class PlainConvNet(nn.Module):
-    """Three convolutions with pooling, and a linear classifier of their means over the image."""
+    """Three convolutions with pooling, and a linear classifier on their means over the image."""
 
     classes: int
     width: int = 16
@@ -20,7 +20,7 @@ class PlainConvNet(nn.Module):
 
 
 class NormalizedConvNet(nn.Module):
-    """The same with a BatchNorm after every convolution."""
+    """`PlainConvNet` with a BatchNorm after every convolution."""
 
     classes: int
     width: int = 16
@@ -37,7 +37,7 @@ class NormalizedConvNet(nn.Module):
 
 
 class ResNet(nn.Module):
-    """He et al. (2016), section 4.2: three groups of residual blocks; 3 blocks make ResNet-20."""
+    """Three groups of residual blocks (He et al. 2016, section 4.2). 3 blocks make ResNet-20."""
 
     classes: int
     width: int = 16
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches, blocks of attention and a perceptron behind LayerNorms, the mean for the head."""
+    """Patches, pre-LayerNorm blocks of attention and a perceptron, and a head on the mean."""
 
     classes: int
     patch: int = 4
@@ -92,9 +92,9 @@ class Block(nn.Module):
 
 
 def pooled(features: Float[Array, "batch height width C"]) -> Float[Array, "batch rows columns C"]:
-    """The largest of each 2 x 2, without an odd last row or column.
+    """The maximum of each 2 x 2 window. An odd last row or column is dropped.
 
-    Like ``nn.max_pool``, whose gradient takes longer on a CPU than all the rest of a step.
+    On a CPU the gradient of ``nn.max_pool`` takes longer than the rest of a step.
     """
     batch, height, width, channels = features.shape
     rows, columns = height // 2, width // 2
@@ -108,7 +108,7 @@ def _normalized(features: Array, width: int, stride: int, training: bool) -> Arr
 
 
 def _residual(features: Array, width: int, stride: int, training: bool) -> Array:
-    """Two convolutions, and a shortcut without parameters (option A)."""
+    """Two convolutions and a parameter-free shortcut (option A)."""
     hidden = nn.relu(_normalized(features, width, stride, training))
     hidden = _normalized(hidden, width, 1, training)
     added = width - features.shape[-1]

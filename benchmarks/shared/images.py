@@ -1,4 +1,4 @@
-"""What training does to images. They are read by ``examples/images.py``."""
+"""Augmentation of images. ``examples/images.py`` reads them."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 
 def augmented(key: Array, images: Float[Array, "batch size size C"]) -> Array:
-    """Every image shifted by up to an eighth of its size, and flipped half of the time."""
+    """Shifts every image by up to an eighth of its size and flips half of them."""
     reach = images.shape[1] // 8
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
 

@@ -1,4 +1,4 @@
-"""The machine and the versions that a measurement was made with."""
+"""The machine and the package versions of a measurement."""
 
 import os
 import platform
@@ -8,9 +8,9 @@ import jax
 
 
 def machine() -> dict[str, str | int]:
-    """What to write beside every number."""
+    """A description to store with every number."""
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax", "flax")}
-    # Where the system says so, the cores that this process may use: taskset leaves it fewer.
+    # The cores that this process may use where the system tells: taskset can leave it fewer.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "device": jax.devices()[0].device_kind,

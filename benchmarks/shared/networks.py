@@ -1,4 +1,4 @@
-"""Small networks of many kinds, for images of 8 x 8 pixels in rows of 64 and for tokens."""
+"""Small networks of many kinds, for tokens and for images of 8 x 8 pixels in rows of 64."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 
 class Perceptron(nn.Module):
-    """Two hidden layers; ``normalized`` puts a LayerNorm before each activation."""
+    """Two hidden layers. ``normalized`` puts a LayerNorm before each activation."""
 
     normalized: bool = False
     width: int = 64
@@ -24,7 +24,7 @@ class Perceptron(nn.Module):
 class ConvNet(nn.Module):
     """Three convolutions, each with a BatchNorm.
 
-    At batch 1 the mean and variance of a step are those over the positions of one image.
+    At batch 1 a step's mean and variance are over the positions of one image.
     """
 
     @nn.compact
@@ -39,7 +39,7 @@ class ConvNet(nn.Module):
 
 
 class DepthwiseConvNet(nn.Module):
-    """A convolution, then pairs of a depthwise and a pointwise one, without normalization."""
+    """A convolution, then depthwise and pointwise ones in turn, without normalization."""
 
     @nn.compact
     def __call__(self, rows: Float[Array, "rows 64"]) -> Float[Array, "rows 10"]:
@@ -52,7 +52,7 @@ class DepthwiseConvNet(nn.Module):
 
 
 class Lstm(nn.Module):
-    """Reads the eight rows of an image one after another."""
+    """Reads the eight rows of an image in sequence."""
 
     @nn.compact
     def __call__(self, rows: Float[Array, "rows 64"]) -> Float[Array, "rows 10"]:
@@ -61,7 +61,7 @@ class Lstm(nn.Module):
 
 
 class TwoHeads(nn.Module):
-    """One body for two digits side by side, and a head for each."""
+    """A shared body for two digits side by side, and one head for each."""
 
     @nn.compact
     def __call__(
@@ -72,7 +72,7 @@ class TwoHeads(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """An embedding and a softmax head: the next token from the last one."""
+    """An embedding and a softmax head that predict the next token from the last one."""
 
     tokens: int
     width: int = 32
@@ -116,6 +116,6 @@ class Attention(nn.Module):
 
 
 def _positions(length: int, width: int) -> Float[Array, "1 length width"]:
-    """Sines and cosines of wavelengths from 2π to about 100 · 2π."""
+    """Sines and cosines with wavelengths from 2π to about 100 · 2π."""
     angles = jnp.arange(length)[:, None] * 100.0 ** -jnp.linspace(0, 1, width // 2)[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[None]

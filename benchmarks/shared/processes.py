@@ -1,4 +1,4 @@
-"""Work in several processes, each of one thread."""
+"""Work in several single-threaded processes."""
 
 import concurrent.futures
 import multiprocessing
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 
 def in_processes(work: Sequence[Callable[[], str]], jobs: int) -> None:
-    """Calls everything, and prints what each call returns or raises.
+    """Runs all calls and prints their results or errors.
 
-    The networks are small: a second thread makes them hardly faster, a second process does.
+    The networks are small. A second thread hardly helps, a second process does.
 
     Raises:
-      RuntimeError: if some calls failed, after all others.
+      RuntimeError: if a call failed, once all others have finished.
     """
     failed = 0
     begin, spawn = time.perf_counter(), multiprocessing.get_context("spawn")
@@ -33,11 +33,11 @@ def in_processes(work: Sequence[Callable[[], str]], jobs: int) -> None:
             pool.shutdown(cancel_futures=True)
             raise
     if failed:
-        raise RuntimeError(f"{failed} of {len(work)} failed; what they said is above.")
+        raise RuntimeError(f"{failed} of {len(work)} failed. Their errors are above.")
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """Ends this process with its parent. It would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -50,7 +50,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Processes that start inside read these before they import jax."""
+    """Sets one thread for processes that start inside. They read this before importing jax."""
     settings = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "NPROC": "1"}
     settings["XLA_FLAGS"] += " " + os.environ.get("XLA_FLAGS", "")
     before = {name: os.environ.get(name) for name in settings}

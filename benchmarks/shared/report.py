@@ -1,4 +1,4 @@
-"""How results are written: Markdown tables, JSON files and figures of one style."""
+"""Writes results: Markdown tables, JSON files and figures in one style."""
 
 import json
 import math
@@ -18,19 +18,19 @@ from matplotlib.figure import Figure
 
 from benchmarks.shared.machine import machine
 
-# Okabe and Ito's palette, each color with its marker: for color-blind readers and for print.
+# Okabe and Ito's palette with distinct markers, for color-blind readers and for print.
 STYLES = {
     "SGD": ("#E69F00", "s"),
     "Adam": ("#009E73", "^"),
     "Muon": ("#CC79A7", "D"),
     "INSGD": ("#0072B2", "o"),
 }
-# For the optimizers beyond the four: the rest of the palette, and then other lines.
+# For further optimizers: the rest of the palette, then other line styles.
 OTHERS = ("#56B4E9", "#D55E00", "#000000", "#999999")
 
 
 def style(name: str) -> tuple[str, str]:
-    """A color, and how lines are drawn: the variants of an optimizer share its color."""
+    """The color and line style of an optimizer. Its variants share its color."""
     base = next((each for each in STYLES if name.split()[0] in (each, f"{each}W")), None)
     if base is not None:
         variant = name not in (base, f"{base}W")
@@ -48,14 +48,14 @@ Nested = list["Nested"] | float | None
 
 
 def listed(value: Float[np.ndarray, "..."] | float) -> Nested:
-    """For JSON, which knows no NaN and no infinity: both become null."""
+    """Lists for JSON. It has no NaN or infinity, so both become null."""
     if isinstance(value, np.ndarray) and value.ndim:
         return [listed(each) for each in value]
     return float(value) if math.isfinite(value) else None
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """With the machine, the versions and the command; a reader never sees half of the file."""
+    """Writes the content with machine, versions and command. Readers never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join([os.path.relpath(sys.argv[0]), *map(_without_folders, sys.argv[1:])])
     partial = path.with_suffix(".part")
@@ -65,17 +65,17 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def _without_folders(word: str) -> str:
-    """A word of a command; of an absolute path, which is a machine's own, the last part."""
+    """Shortens an absolute path to its last part. The rest belongs to one machine."""
     return Path(word).name if Path(word).is_absolute() else word
 
 
 def plain(axes: Axes) -> None:
-    """No frame at the top and the right, and a faint grid."""
+    """Removes the top and right frame and adds a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    # Without the version of matplotlib the same picture is the same file.
+    # Matplotlib's version would make equal pictures differ as files.
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""One train step for every optimizer."""
+"""One train step, shared by all optimizers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,17 +12,17 @@ from benchmarks.shared.contender import Contender
 from benchmarks.shared.gradient import gradient_of
 
 Batch = tuple[PyTree[Array], PyTree[Array]]  # inputs and targets
-# From parameters, statistics, inputs and targets to the mean loss and new statistics.
+# Maps parameters, statistics, inputs and targets to the mean loss and new statistics.
 Loss = Callable[..., tuple[Float[Array, ""], PyTree[Array]]]
 
 
 class Carry(NamedTuple):
-    """All that goes from step to step.
+    """Everything that one step passes to the next.
 
     Attributes:
       params: the parameters.
       state: the optimizer's state.
-      statistics: arrays that the network updates without a gradient, as BatchNorm does.
+      statistics: arrays that the network updates without a gradient, such as BatchNorm's.
     """
 
     params: PyTree[Array]
@@ -34,7 +34,7 @@ def train_step(
     loss_fn: Loss, contender: Contender, rate: optax.ScalarOrSchedule, carry: Carry, batch: Batch,
     **extra_args: PyTree[Array],
 ) -> tuple[Carry, Float[Array, ""]]:  # fmt: skip
-    """The step that a user would write, and its loss; ``update`` may take more arguments."""
+    """The step that a user would write, and its loss. ``extra_args`` go to ``update``."""
     gradient = gradient_of(loss_fn, contender.structure, has_aux=True, batch_argnums=(2, 3))
     params, state, statistics = carry
     (loss, statistics), grads, extra = gradient(params, statistics, *batch)
@@ -44,7 +44,7 @@ def train_step(
 
 
 def started(model: nn.Module, key: Array, inputs: Any) -> tuple[PyTree[Array], PyTree[Array]]:
-    """A network's first parameters, and its statistics."""
+    """A network's initial parameters and statistics."""
     statistics = dict(model.init(key, inputs))
     return statistics.pop("params"), statistics
 
@@ -52,7 +52,7 @@ def started(model: nn.Module, key: Array, inputs: Any) -> tuple[PyTree[Array], P
 def applied(
     model: nn.Module, params: PyTree[Array], statistics: PyTree[Array], inputs: Any
 ) -> tuple[Any, PyTree[Array]]:
-    """What a network makes of a batch that it trains on, and its new statistics."""
+    """A network's outputs on a training batch, and its new statistics."""
     if not statistics:
         return model.apply({"params": params}, inputs), statistics
     variables = {"params": params, **statistics}

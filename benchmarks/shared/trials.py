@@ -1,4 +1,4 @@
-"""Learning rates that are tried, and how numbers over seeds are shown."""
+"""Searches of the learning rate, and numbers over seeds as text."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 
 def searched(center: float, score: Callable[[float], float]) -> dict[float, float]:
-    """Scores of learning rates: four, each four times the one before, then both beside the best.
+    """Scores of learning rates: four in steps of four, then half and twice the best.
 
-    As many for everyone, over a range of 256; the center lies between the middle two.
+    Every optimizer gets six trials over a range of 256. The center lies between the middle two.
     """
     found = {rate: score(rate) for rate in (center * 4.0**n for n in (-1.5, -0.5, 0.5, 1.5))}
     best = max(found, key=found.__getitem__)
@@ -17,13 +17,13 @@ def searched(center: float, score: Callable[[float], float]) -> dict[float, floa
 
 
 def at_an_edge(rate: float, tried: Iterable[float]) -> bool:
-    """Whether a better learning rate may lie beyond those that were tried."""
+    """Whether a better learning rate may lie outside the range that was tried."""
     tried = list(tried)
     return rate in (min(tried), max(tried))
 
 
 def deviation(values: Float[np.ndarray, "seeds"]) -> float:
-    """The standard deviation over seeds; 0 for a single one."""
+    """The standard deviation over seeds. 0 for a single one."""
     return float(values.std(ddof=min(1, len(values) - 1)))
 
 

@@ -1,1 +1,1 @@
-"""What a step costs: time, memory and compilation, beside SGD, Adam and Muon."""
+"""The cost of a step: time, memory and compilation, against SGD, Adam and Muon."""

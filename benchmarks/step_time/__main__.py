@@ -1,14 +1,14 @@
-"""What a step costs: trace, compile and step time and memory, beside SGD, Adam and Muon.
+"""Measures trace, compile and step time and memory, against SGD, Adam and Muon.
 
     python -m benchmarks.step_time
     python -m benchmarks.step_time --large      # on a GPU, in bfloat16
 
-Every optimizer takes its turn in every round, in one process, and what is shown are medians over
-rounds of the ratio to SGD with momentum in the same round: other load on the machine hits all of
-them alike. Parameters and state go on from round to round, since `Full` refreshes its factors
-more often while its history is young, and afterwards once in 20 updates.
+All optimizers take turns in every round, in one process. So other load on the machine hits all of
+them alike. Tables show medians over rounds of the ratio to SGD with momentum in the same round.
+Parameters and state continue from round to round. `Full` refreshes its factors more often while
+its history is young, and once in 20 updates afterwards.
 
-kfac-jax is not among them: its version 0.0.8 does not import on jax 0.10.2.
+kfac-jax is missing: version 0.0.8 does not import with jax 0.10.2.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from benchmarks.step_time.contenders import REFRESH_EVERY, Candidate, candidates
 from benchmarks.step_time.report import Costs, print_table, write_report
 from benchmarks.step_time.workloads import Workload, large_workloads, workloads
 
-# Rounds of compilations, at most: they are longer than those of steps, and vary less.
+# The most rounds of compilation. They take longer than rounds of steps and vary less.
 COMPILATIONS = 5
-# Steps that are not timed: as many as Full's history is young for.
+# Untimed steps. After them Full's history is no longer young.
 WARM_UP = 20
 
 
 class Runner:
-    """A contender with what it has reached, and what it has cost."""
+    """A contender with its current carry and its costs so far."""
 
     def __init__(self, candidate: Candidate, workload: Workload) -> None:
         self.contender, self.workload = candidate.contender, workload
@@ -46,7 +46,7 @@ class Runner:
         return train_step(self.workload.loss_fn, self.contender, rate, carry, batch)
 
     def compile(self) -> None:
-        """Traces and compiles the step, with none of JAX's caches to help."""
+        """Traces and compiles the step with empty JAX caches."""
         arguments = self.carry, self.workload.batch
         trace, compile_, self.compiled = traced_and_compiled(self.step, arguments)
         self.costs.trace.append(trace)
@@ -54,7 +54,7 @@ class Runner:
         self.costs.temporary_bytes = temporary_bytes(self.compiled)
 
     def run(self, steps: int) -> float:
-        """Goes on for so many steps, at least one, and says how many seconds each took."""
+        """Runs the steps, at least one. Returns the seconds per step."""
         carry: Any = self.carry
         loss: Any = None
         start = time.perf_counter()
@@ -69,7 +69,7 @@ class Runner:
 def traced_and_compiled(
     step: Callable[..., Any], arguments: Iterable[Any]
 ) -> tuple[float, float, Any]:
-    """Seconds to trace, seconds to compile, and the compiled step."""
+    """The seconds to trace, the seconds to compile, and the compiled step."""
     jax.clear_caches()
     start = time.perf_counter()
     traced = jax.jit(step).trace(*arguments)
@@ -79,14 +79,14 @@ def traced_and_compiled(
 
 
 def temporary_bytes(compiled: Any) -> int | None:
-    """What the step allocates beside its arguments and results; None where XLA does not say."""
+    """Bytes that the step allocates beyond arguments and results. None if XLA does not tell."""
     return getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
 
 
 def measure(
     workload: Workload, rounds: int, steps: int, optimizers: Sequence[str] = ()
 ) -> dict[str, Costs]:
-    """What contenders cost, by name: all of them, or SGD, Adam and those that are named."""
+    """The costs by name, of all contenders or of SGD, Adam and the named ones."""
     named = {"SGD", "Adam", *optimizers}
     runners = {
         name: Runner(each, workload)
@@ -105,7 +105,7 @@ def measure(
 
 
 def positive(text: str) -> int:
-    """A number of rounds or steps from the command line."""
+    """Parses a number of rounds or steps."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
@@ -113,22 +113,22 @@ def positive(text: str) -> int:
 
 
 def parsed() -> argparse.Namespace:
-    """The options."""
+    """Parses the options."""
     parser = argparse.ArgumentParser(
-        description="Measures what a step of each optimizer costs, as ratios to SGD."
+        description="Measures the cost of a step of each optimizer relative to SGD's."
     )
     parser.add_argument("--rounds", type=positive, default=12, help="rounds of steps (default 12)")
     parser.add_argument(
         "--steps",
         type=positive,
         default=REFRESH_EVERY,
-        help=f"steps a round (default {REFRESH_EVERY}); only in its multiples does every round "
-        "hold equally many refreshes of Full",
+        help=f"steps per round (default {REFRESH_EVERY}); in multiples of it every round has the "
+        "same number of refreshes of Full",
     )
-    parser.add_argument("--only", default="", help="only workloads with this in their name")
+    parser.add_argument("--only", default="", help="only workloads with this word in their name")
     parser.add_argument("--large", action="store_true", help="for a GPU: 110 million parameters")
     parser.add_argument("--reduced", action="store_true", help="with --large: a size for a CPU")
-    parser.add_argument("--optimizers", nargs="+", default=[], help="beside SGD and Adam")
+    parser.add_argument("--optimizers", nargs="+", default=[], help="in addition to SGD and Adam")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="a directory")
     return parser.parse_args()
 
@@ -141,7 +141,7 @@ def main() -> None:
     for workload in large if options.large else workloads(options.only):
         found[workload.name] = measure(workload, options.rounds, options.steps, options.optimizers)
         print_table(workload.name, found[workload.name])
-        # After every workload, so that what stops a later one leaves the numbers of an hour.
+        # After every workload, so that a later failure does not lose an hour of numbers.
         write_report(options.out, settings, found)
     if not found:
         raise SystemExit(f"No workload has {options.only!r} in its name.")

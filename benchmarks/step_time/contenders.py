@@ -1,4 +1,4 @@
-"""The optimizers whose cost is measured."""
+"""The measured optimizers."""
 
 import dataclasses
 
@@ -8,23 +8,23 @@ import insgd_optax as insgd
 from benchmarks.shared.contender import OURS, Contender, contenders
 from benchmarks.step_time.workloads import Workload
 
-# After how many updates Full computes its factors again; a round of as many steps holds one such.
+# Full recomputes its factors after this many updates. A round has the same number of steps.
 REFRESH_EVERY = 20
-# The most that a structure may cost, as a share of its layer's own work.
+# The largest allowed cost of a structure, as a share of its layer's own work.
 BUDGET = 0.15
 DEFAULT = "INSGD, default"
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An optimizer, and what `insgd.explain` says that its step takes, relative to SGD's."""
+    """An optimizer, and the cost of its step relative to SGD's according to `insgd.explain`."""
 
     contender: Contender
     announced: float | None = None
 
 
 def candidates(workload: Workload) -> dict[str, Candidate]:
-    """The peers and input normalization, by name; SGD comes first."""
+    """The peers and input normalization by name. SGD comes first."""
     full = insgd.Full(damping=3.0, rows=128, refresh_every=REFRESH_EVERY)
     budget = _explained(workload, full).within_budget(BUDGET, full, insgd.Diagonal())
     structures = {
@@ -42,7 +42,7 @@ def candidates(workload: Workload) -> dict[str, Candidate]:
 
 
 def _alone(workload: Workload, name: str, structure: insgd.Structure) -> Candidate:
-    """The structure alone, with SGD's steps."""
+    """The structure with SGD's steps, without relative ones."""
     explained = _explained(workload, structure)
     # Without layouts Full reserves room for every reading of a kernel's shape.
     settings = {"relative": 0.0, "layouts": explained.layouts}

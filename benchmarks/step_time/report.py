@@ -1,4 +1,4 @@
-"""What is shown of the measured costs: a plain table, a Markdown table, a figure, a JSON file."""
+"""Reports the measured costs as a plain table, a Markdown table, a figure and a JSON file."""
 
 import dataclasses
 import itertools
@@ -32,18 +32,18 @@ HEADER = (
 
 @dataclasses.dataclass
 class Costs:
-    """What one contender costs on one workload.
+    """The costs of one contender on one workload.
 
     Attributes:
       state_bytes: bytes of the optimizer's state.
-      temporary_bytes: bytes that the step allocates beside its arguments and results, at most;
-        None where XLA does not say.
-      trace: seconds to trace the step, one number a compilation.
-      compile: seconds to lower and compile it, one number a compilation.
-      step: seconds a step, the mean over a round, one number a round.
-      announced: what `insgd.explain` says that a step takes, relative to SGD's; None for peers.
-      loss: the last step's loss. One that is not finite means that a step did something else
-        than in training: `insgd` skips it.
+      temporary_bytes: the most bytes that the step allocates beyond its arguments and results.
+        None if XLA does not tell.
+      trace: seconds to trace the step, for each compilation.
+      compile: seconds to lower and compile it, for each compilation.
+      step: mean seconds per step, for each round.
+      announced: the cost of a step relative to SGD's according to `insgd.explain`. None for peers.
+      loss: the last step's loss. If it is not finite, `insgd` skips the step and the time is not
+        that of training.
     """
 
     state_bytes: int
@@ -56,7 +56,7 @@ class Costs:
 
     @property
     def first_step(self) -> list[float]:
-        """Seconds before the first step can run."""
+        """Seconds until the first step can run."""
         return [sum(pair) for pair in zip(self.trace, self.compile, strict=True)]
 
 
@@ -64,7 +64,7 @@ Measured = Mapping[str, Mapping[str, Costs]]
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Each round's ratio."""
+    """The ratio of each round."""
     return [value / other for value, other in zip(values, base, strict=True)]
 
 
@@ -102,7 +102,7 @@ def print_table(name: str, costs: Mapping[str, Costs]) -> None:
 
 
 def _as_json(costs: Costs) -> dict[str, Any]:
-    """A loss that is not finite becomes null."""
+    """The costs for JSON. A loss that is not finite becomes null."""
     loss = None if costs.loss is None else listed(costs.loss)
     return dataclasses.asdict(costs) | {"loss": loss}
 
@@ -121,12 +121,12 @@ def write_report(out: Path, settings: Mapping[str, int], measured: Measured) -> 
 def _page(settings: Mapping[str, int], measured: Measured) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in machine().items())
     lines = [
-        "# What a step costs",
+        "# The cost of a step",
         "",
         f"Written by `python -m benchmarks.step_time`: {settings['rounds']} rounds of "
         f"{settings['steps']} steps.",
-        "Trace, compile and step are medians over rounds of the ratio to SGD with momentum in the",
-        "same round. The first step is trace and compile together.",
+        "Trace, compile and step are ratios to SGD with momentum in the same round. The table",
+        "shows medians over rounds. The first step is trace and compile together.",
         "",
         f"Measured on: {versions}.",
     ]
@@ -137,7 +137,7 @@ def _page(settings: Mapping[str, int], measured: Measured) -> str:
 
 
 def _draw(path: Path, measured: Measured) -> None:
-    """A row for every contender, a point for every workload: step time relative to SGD's."""
+    """Draws step times relative to SGD's: a row for each contender, a point for each workload."""
     names = [name for name in next(iter(measured.values())) if name != "SGD"]
     figure, axis = plt.subplots(figsize=(8, 0.6 * len(names) + 1.4), dpi=150, layout="constrained")
     styles = itertools.cycle(POINTS)
@@ -155,7 +155,7 @@ def _draw(path: Path, measured: Measured) -> None:
 
 
 def _scale(axis: Axes) -> None:
-    # Some cost a few percent and some twenty times as much: only a logarithm shows both.
+    # Costs range from a few percent to twenty times as much. Only a logarithm shows both.
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""Workloads: models of the usual kinds with random data, for measuring cost and not accuracy."""
+"""Common models with random data, to measure cost and not accuracy."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Transformer(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """He et al. (2016), table 1: bottlenecks of three convolutions, each with a BatchNorm."""
+    """Bottlenecks of three convolutions with BatchNorms (He et al. 2016, table 1)."""
 
     width: int = 64
     blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -90,14 +90,16 @@ class ResNet50(nn.Module):
 def _workload(
     name: str, model: nn.Module, inputs: jax.Array, labels: jax.Array, dtype: Any = jnp.float32
 ) -> Workload:
-    """Weights are kept in float32, and what is computed with them has the ``dtype``."""
+    """Builds a workload. Weights stay in float32 and the model computes in ``dtype``."""
     params, statistics = jax.jit(started, static_argnums=0)(model, jax.random.key(0), inputs)
 
     def cast(tree: Any) -> Any:
         floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda leaf: leaf.astype(dtype) if floating(leaf) else leaf, tree)
 
-    def loss_fn(params: Any, statistics: Any, inputs: Array, labels: Array) -> tuple[Array, Any]:
+    def loss_fn(
+        params: optax.Params, statistics: Any, inputs: Array, labels: Array
+    ) -> tuple[Array, Any]:
         logits, statistics = applied(model, cast(params), statistics, cast(inputs))
         logits = logits.astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -107,11 +109,11 @@ def _workload(
 
 
 def large_workloads(word: str = "", reduced: bool = False) -> Iterator[Workload]:
-    """For a GPU, in bfloat16: a transformer of 110 million parameters and a ResNet-50.
+    """Workloads for a GPU in bfloat16: a transformer of 110 million parameters and a ResNet-50.
 
     Args:
-      word: in the name of those that are wanted.
-      reduced: whether they are so small that a CPU runs them, to see that they work.
+      word: a word in the name of the wanted workloads.
+      reduced: whether to shrink them until a CPU can run them, as a check.
     """
     rows, length, tokens, size = (2, 8, 64, 32) if reduced else (16, 512, 16_384, 224)
     ids = jax.random.randint(jax.random.key(2), (rows, length), 0, tokens)
@@ -128,9 +130,9 @@ def large_workloads(word: str = "", reduced: bool = False) -> Iterator[Workload]
 
 
 def workloads(word: str = "") -> Iterator[Workload]:
-    """Those with ``word`` in their name, each built when its turn comes.
+    """Yields the workloads with ``word`` in their name, each built in its turn.
 
-    Sizes are such that a step of SGD takes 0.3 s at most on one core.
+    At these sizes a step of SGD takes at most 0.3 s on one core.
     """
     images = jax.random.normal(jax.random.key(1), (128, 32, 32, 3))
     classes = jnp.arange(128) % 10

@@ -1,1 +1,1 @@
-"""The suite: many workloads, every optimizer tuned alike on each, and a report."""
+"""The suite: many workloads, all optimizers tuned alike on each, and a report."""

@@ -1,4 +1,4 @@
-"""What follows from the results: paired differences, times to a target, and the profile."""
+"""Paired differences, times to a target and the performance profile of the results."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from benchmarks.suite.contenders import WHITE, everyone
 from benchmarks.suite.methods import PLAIN
 from benchmarks.suite.protocol import TUNED, USUAL, Result, Row, settled
 
-POINTS, SHARE = 1.0, 0.03  # differences of accuracy and of loss that do not count
-SLOWEST = 4.0  # times the fastest: a time beyond it counts as never
+POINTS, SHARE = 1.0, 0.03  # smaller differences of accuracy and of loss do not count
+SLOWEST = 4.0  # times the fastest. Anything slower counts as never.
 KINDS = (TUNED, USUAL)
 
 # The results of one workload, by optimizer.
@@ -21,7 +21,7 @@ Board = Mapping[str, Result]
 
 
 class Difference(NamedTuple):
-    """Of paired runs: the mean, and half of its 95 % interval (nan for one seed)."""
+    """The mean difference of paired runs and half of its 95 % interval (NaN for one seed)."""
 
     mean: float
     half: float
@@ -33,12 +33,12 @@ def ours(board: Board) -> list[str]:
 
 
 def peers(board: Board) -> list[str]:
-    """The optimizers that look at no input."""
+    """The optimizers that do not look at inputs."""
     return [name for name in board if everyone()[name].structure is None]
 
 
 def row_of(result: Result, kind: str, schedule: str = "", method: str = PLAIN) -> Row:
-    """By default with the schedule that the optimizer is made for."""
+    """The row of a result, by default with the schedule that the optimizer is designed for."""
     wanted = kind, schedule or result.headline, method
     return next(row for row in result.rows if (row.kind, row.schedule, row.method) == wanted)
 
@@ -58,7 +58,7 @@ def validated(row: Row) -> Float[np.ndarray, "points"]:
 
 
 def best(board: Board, names: list[str]) -> str:
-    """Of some, the one with the best validation score at the tuned rate."""
+    """The one with the best validation score at the tuned rate."""
     return max(names, key=lambda name: float(validated(row_of(board[name], TUNED))[-1]))
 
 
@@ -67,7 +67,7 @@ def best_peer(board: Board) -> str:
 
 
 def difference(one: Row, other: Row) -> Difference:
-    """In points of balanced test accuracy, or in percent of the loss; above 0 ``one`` is better."""
+    """Points of balanced test accuracy, or percent of the loss. Above 0 ``one`` is better."""
     gaps = tested(one) - tested(other)
     unit = 100 / abs(float(tested(other).mean())) if is_text(one) else 1.0
     seeds = len(gaps)
@@ -78,19 +78,19 @@ def difference(one: Row, other: Row) -> Difference:
 
 
 def within(one: Row, other: Row) -> bool:
-    """Whether a row is not behind by more than a point, or by three percent of the loss."""
+    """Whether a row is behind by at most a point, or by at most three percent of the loss."""
     return difference(one, other).mean >= -(100 * SHARE if is_text(one) else POINTS)
 
 
 def target(board: Board) -> float:
-    """The validation score that the best tuned peer ends with, less what does not count."""
+    """The final validation score of the best tuned peer, less the tolerance."""
     row = row_of(board[best_peer(board)], TUNED)
     end = float(validated(row)[-1])
     return end * (1 + SHARE) if is_text(row) else end - POINTS
 
 
 def time_to(board: Board, name: str, kind: str) -> float:
-    """Until the mean validation score reaches the target, in units of SGD's whole run."""
+    """The time until the mean validation score reaches the target, in SGD's whole runs."""
     result, row = board[name], row_of(board[name], kind)
     reached = np.flatnonzero(validated(row) >= target(board))
     if not len(reached):
@@ -99,9 +99,9 @@ def time_to(board: Board, name: str, kind: str) -> float:
 
 
 def profile(found: Mapping[str, Board], kind: str) -> dict[str, Float[np.ndarray, "workloads"]]:
-    """By optimizer, each workload's time over that of the fastest.
+    """Each optimizer's time on each workload, relative to the fastest.
 
-    Infinite if it is too slow, or was not run.
+    Infinite if the optimizer is too slow or was not run.
     """
     names = dict.fromkeys(name for board in found.values() for name in board)
     ratios: dict[str, list[float]] = {name: [] for name in names}
@@ -115,5 +115,5 @@ def profile(found: Mapping[str, Board], kind: str) -> dict[str, Float[np.ndarray
 
 
 def area(ratios: Float[np.ndarray, "workloads"]) -> float:
-    """Of the profile between 1 and `SLOWEST`, as a share of the largest possible one."""
+    """The area of the profile from 1 to `SLOWEST`, as a share of the largest possible area."""
     return float(np.mean(np.clip((SLOWEST - ratios) / (SLOWEST - 1), 0, 1)))

@@ -1,4 +1,4 @@
-"""The optimizers of the suite. Each has its usual learning rate, and five trials around it."""
+"""The optimizers of the suite. Each has a usual learning rate and five trials around it."""
 
 import dataclasses
 import functools
@@ -13,26 +13,26 @@ import insgd_optax as insgd
 from benchmarks.shared.contender import OURS, Contender, contenders
 from insgd_optax import presets
 
-# For everyone the usual rate in the middle, and a factor of about four between two trials.
+# The usual rate is in the middle, and neighboring trials differ by a factor of about four.
 TRIALS, PART = 5, 10**0.6
 MAIN = ("SGD", "AdamW", "Muon", OURS, "INSGD LowRank")
 WHITE = "on white inputs"
-BASELINE = "SGD"  # whose step is the unit of time
+BASELINE = "SGD"  # its step is the unit of time
 
 
 def trials(contender: Contender) -> list[float]:
-    """The learning rates that are tried."""
+    """The learning rates to try."""
     middle = contender.usual_rate(contender.headline)
     return [middle * PART**place for place in range(-(TRIALS // 2), TRIALS // 2 + 1)]
 
 
-# A quarter of Muon's: the best one on validation images of the digits, at imbalance 1 and 50.
+# A quarter of Muon's rate. It was best on the digits' validation images at imbalance 1 and 50.
 MUON_ON_WHITE = 0.005
 
 
 @functools.cache
 def everyone() -> dict[str, Contender]:
-    """All by name. Weight decay is that of each optimizer's own default."""
+    """All optimizers by name. Each has its own default weight decay."""
     known = contenders()
     adam, ours = known["Adam"].default_rate, known[OURS]
 
@@ -71,9 +71,9 @@ def everyone() -> dict[str, Contender]:
 
 
 def _multiplied(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """A multiplier for each kernel, by its number of inputs: what `released` amounts to.
+    """SGD with a fixed multiplier for each kernel, by its number of inputs.
 
-    There the norm of a layer's standardized inputs is the same for all data.
+    `released` amounts to this: the norm of standardized inputs is the same for all data.
     """
 
     def multiplied(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
@@ -85,18 +85,18 @@ def _multiplied(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 
 def _multiplier(shape: tuple[int, ...]) -> float:
-    """1 / log(inputs - 1); 1 for vectors and for kernels of very few inputs."""
+    """1 / log(inputs - 1), or 1 for vectors and for kernels with very few inputs."""
     inputs = math.prod(shape[:-1])
     return 1 / math.log(max(inputs - 1, math.e)) if len(shape) > 1 else 1.0
 
 
 def _schedule_free(rate: Any) -> optax.GradientTransformation:
-    """It takes the place of a schedule; its row with a cosine has both."""
+    """Schedule-free AdamW. It replaces a schedule, but its row with a cosine has both."""
     return optax.contrib.schedule_free_adamw(rate)
 
 
 def _lars(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Vectors keep their own steps and do not decay, as its authors have it."""
+    """LARS. Vectors keep their plain steps and do not decay, as in the paper."""
 
     def matrices(params: optax.Params) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -1,4 +1,4 @@
-"""The figure: performance profiles, tuned and at usual rates."""
+"""The figure: performance profiles at tuned and at usual rates."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The goals of the suite: for each the number that was reached, and whether that is enough."""
+"""The goals of the suite, each with the number reached and whether that is enough."""
 
 from collections.abc import Mapping
 
@@ -22,8 +22,8 @@ from benchmarks.suite.comparison import (
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.protocol import TUNED, USUAL
 
-MOST_STATE = 0.55  # of Adam's
-GOALS = {"SGD": 6.6, "AdamW": 4.8}  # points over them, tuned and without a method for classes
+MOST_STATE = 0.55  # relative to Adam's
+GOALS = {"SGD": 6.6, "AdamW": 4.8}  # points over these, tuned, without a method for classes
 
 
 def goals(found: Mapping[str, Board]) -> str:
@@ -54,7 +54,7 @@ def _profile(found: Mapping[str, Board]) -> str:
 
 
 def _times(found: Mapping[str, Board]) -> list[str]:
-    """Of the time that the fastest tuned peer takes to the best one's score."""
+    """Times to the best peer's score, relative to the fastest tuned peer."""
     lines = []
     for kind, bound, who in (
         (TUNED, 0.7, "the best of ours, tuned"),

@@ -1,4 +1,4 @@
-"""What a loss does about rare classes. All methods are one program with other numbers."""
+"""Methods for rare classes in the loss. All share one program with different numbers."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ PLAIN = "none"
 
 class Method(NamedTuple):
     """Attributes:
-    prior: what multiplies the log frequency that is added to the logits: 1 is the balanced softmax
-      (Ren et al., 2020), others are temperatures of logit adjustment (Menon et al., 2021).
-    frequency: of a class's frequency in its examples' weight; 1 weighs all classes alike.
-    start: the share of the steps before the weights are used (Cao et al., 2019, wait for 0.7).
+    prior: the factor on the log frequency that is added to the logits. 1 is the balanced softmax
+      (Ren et al., 2020). Others are temperatures of logit adjustment (Menon et al., 2021).
+    frequency: the exponent of class frequency in the weights. 1 weights all classes alike.
+    start: the share of the steps before the weights apply. Cao et al. (2019) wait for 0.7.
     """
 
     prior: float = 0.0
@@ -33,7 +33,7 @@ METHODS = {
 def class_weights(
     log_frequency: Float[np.ndarray, "..."], method: Method, share: Array
 ) -> Float[Array, "..."]:
-    """The weight of every class, after this share of the steps. Their mean over examples is 1."""
+    """The weight of every class after this share of the steps. The mean over examples is 1."""
     exponent = jnp.where(share >= method.start, method.frequency, 0.0)
     weights = jnp.exp(-exponent * log_frequency)
     return weights / jnp.sum(jnp.exp(log_frequency) * weights)

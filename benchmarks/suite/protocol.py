@@ -1,4 +1,4 @@
-"""One optimizer on one workload: tuned on validation data, then paired seeds, read once on test."""
+"""Runs one optimizer on one workload: tuning on validation data, then paired seeds and one test."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ from benchmarks.suite.workloads import task
 
 TUNING_SEEDS = (100, 101, 102)
 TUNED, USUAL = "tuned", "usual"
-WORST_LOSS = 1e3  # of a text
+WORST_LOSS = 1e3  # for texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Cell:
     """An optimizer on a workload.
 
     Attributes:
-      data: the folder of data sets; None for those that need none.
-      steps: of a run; None for the workload's own.
-      seeds: of the runs after tuning, the same ones for every optimizer.
+      data: the folder of data sets. None for workloads that need no folder.
+      steps: the steps of a run. None for the workload's default.
+      seeds: the number of runs after tuning. All optimizers share the seeds.
     """
 
     workload: str
@@ -46,7 +46,7 @@ class Cell:
         return f"{self.workload}, {self.optimizer}".replace(", ", "_").replace(" ", "-")
 
     def settings(self) -> dict[str, object]:
-        """Two results are of the same cell if these are the same."""
+        """Results with equal settings belong to the same cell."""
         contender, chosen = everyone()[self.optimizer], self.task
         return {
             "workload": self.workload,
@@ -70,11 +70,12 @@ class Row(NamedTuple):
     """Paired runs at one learning rate, with one schedule and one method for rare classes.
 
     Attributes:
-      rate: the peak, and whether it is the tuned or the usual one.
+      rate: the peak learning rate.
+      kind: whether the rate is the tuned or the usual one.
       losses: validation losses.
-      scores: balanced validation accuracies in percent; of a text, the losses' negatives.
-      test_loss, test_recalls: at the end.
-      test_accuracy, test_auc: of all test examples together; not in older files.
+      scores: balanced validation accuracies in percent. For texts, the negative losses.
+      test_loss, test_recalls: the values at the end.
+      test_accuracy, test_auc: of all test examples together. Missing in older files.
     """
 
     rate: float
@@ -94,11 +95,11 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """All of a cell.
+    """All results of a cell.
 
     Attributes:
-      headline: the schedule that the optimizer is tuned with.
-      tried: final validation scores by learning rate.
+      headline: the schedule used for tuning.
+      tried: the final validation score of each learning rate.
     """
 
     headline: str
@@ -108,19 +109,19 @@ class Result(NamedTuple):
 
 
 def score(scores: Scores) -> Float[np.ndarray, "..."]:
-    """The score that runs are compared by. Larger is better; NaN marks a run that diverged."""
+    """The score that compares runs. Larger is better, and NaN marks a diverged run."""
     if scores.recalls.shape[-1] == 0:
         return -np.asarray(scores.loss)
     return np.where(np.isfinite(scores.loss), np.nanmean(scores.recalls, axis=-1), np.nan)
 
 
 def settled(scores: Float[np.ndarray, "..."], is_text: bool) -> Float[np.ndarray, "..."]:
-    """A run that is not finite is as bad as can be, and still has a mean."""
+    """Scores with a finite mean. A run that is not finite gets the worst score."""
     return np.where(np.isfinite(scores), scores, -WORST_LOSS if is_text else 0.0)
 
 
 def run(cell: Cell) -> Result:
-    """As many trials for everyone, with one schedule and no method for rare classes."""
+    """Tunes and runs a cell. Tuning uses one schedule and no method for rare classes."""
     chosen, contender = cell.task, everyone()[cell.optimizer]
     trainer, rates = Trainer(chosen, contender), trials(contender)
     headline, is_text = contender.headline, chosen.classes is None

@@ -1,4 +1,4 @@
-"""Results on disk: a JSON file for each cell, so that an interrupted suite goes on."""
+"""Results on disk: a JSON file for each cell. An interrupted suite can resume."""
 
 import functools
 import json
@@ -16,14 +16,14 @@ from benchmarks.suite.contenders import everyone
 from benchmarks.suite.protocol import Cell, Result, Row, run
 from benchmarks.suite.speed import Speed
 
-DIGITS = 6  # that are kept of a number
+DIGITS = 6  # significant digits in the files
 
 
 def run_missing(cells: Iterable[Cell], folder: Path, jobs: int, minutes: float | None) -> None:
-    """Runs each cell that has no file with its settings. Starts no more after ``minutes``.
+    """Runs each cell that has no file with its settings. Starts none after ``minutes``.
 
     Raises:
-      RuntimeError: if some failed, after all others.
+      RuntimeError: if a cell failed, once all others have finished.
     """
     end = None if minutes is None else time.time() + 60 * minutes
     missing = [cell for cell in cells if not is_done(cell, folder)]
@@ -31,7 +31,7 @@ def run_missing(cells: Iterable[Cell], folder: Path, jobs: int, minutes: float |
 
 
 def is_done(cell: Cell, folder: Path) -> bool:
-    """Whether there is a file with the cell's settings."""
+    """Whether a file with the cell's settings exists."""
     file = path(cell, folder)
     return file.exists() and json.loads(file.read_text())["settings"] == cell.settings()
 
@@ -41,7 +41,7 @@ def _run(cell: Cell, folder: Path, end: float | None) -> str:
         return f"{cell.name} is left for the next time"
     begin = time.perf_counter()
     write(cell, run(cell), folder)
-    jax.clear_caches()  # no program is used again
+    jax.clear_caches()  # no program is reused
     return f"{cell.name} in {time.perf_counter() - begin:.0f} s"
 
 
@@ -57,7 +57,7 @@ def write(cell: Cell, result: Result, folder: Path) -> None:
 
 
 def read_all(folder: Path) -> dict[str, dict[str, Result]]:
-    """What there is, by workload and optimizer, in the order of these."""
+    """All results in a folder, by workload and optimizer. Optimizers have their usual order."""
     order = list(everyone())
     found: dict[str, dict[str, Result]] = {}
     contents = [json.loads(file.read_text()) for file in sorted((folder / "cells").glob("*.json"))]
@@ -75,7 +75,7 @@ def _result(content: dict[str, Any]) -> Result:
 
 
 def _as_array(named: tuple[str, Any]) -> tuple[str, Any]:
-    """Lists as arrays, and their nulls as NaN."""
+    """Turns lists into arrays and their nulls into NaN."""
     name, value = named
     return name, np.asarray(value, dtype=float) if isinstance(value, list) else value
 

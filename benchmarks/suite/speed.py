@@ -1,4 +1,4 @@
-"""How long a step takes beside SGD's, in one process and in turn."""
+"""The time of a step relative to SGD's. Both take turns in one process."""
 
 import statistics
 import time
@@ -9,16 +9,16 @@ import numpy as np
 
 from benchmarks.suite.training import Trainer, run_of
 
-ROUNDS, SECONDS = 7, 0.2  # a round takes about as long for SGD
+ROUNDS, SECONDS = 7, 0.2  # about the length of a round for SGD
 
 
 class Speed(NamedTuple):
-    """Of one run alone, not of several together.
+    """The speed of a single run.
 
     Attributes:
-      baseline_seconds: of a step of SGD.
-      step: the median over rounds of this optimizer's step over SGD's in the same round.
-      state: numbers in the optimizer's state over those in the parameters.
+      baseline_seconds: the seconds of a step of SGD.
+      step: this optimizer's step over SGD's in the same round, as a median over rounds.
+      state: the numbers in the optimizer's state relative to those in the parameters.
     """
 
     baseline_seconds: float
@@ -27,7 +27,7 @@ class Speed(NamedTuple):
 
 
 class Alone:
-    """One run, by the program that trains."""
+    """A single run with the program that trains."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.run = run_of(0, trainer.contender.default_rate, "cosine")
@@ -38,7 +38,7 @@ class Alone:
         self.advance(1)
 
     def advance(self, calls: int) -> float:
-        """The seconds that a step took."""
+        """Runs the program. Returns the seconds per step."""
         begin = time.perf_counter()
         for number in range(calls):
             first = np.int32(number * self.at_once)

@@ -1,4 +1,4 @@
-"""Tasks: a network, its data, and how long it trains."""
+"""Tasks: a network, its data, and the length of a run."""
 
 import dataclasses
 import functools
@@ -10,28 +10,28 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-POINTS = 10  # evaluations of the validation data in a run
-IMBALANCED = 3  # the largest class over the smallest, from which methods for it are tried
+POINTS = 10  # validations in a run
+IMBALANCED = 3  # methods for rare classes run above this ratio of the largest to the smallest class
 
 
 class Examples(NamedTuple):
-    """Inputs and their classes; a label may be one class, or one for each place of a text."""
+    """Inputs and labels. A label is one class, or one class for each place of a text."""
 
     inputs: Shaped[np.ndarray, "examples ..."]
     labels: Int[np.ndarray, "examples ..."]
 
 
 class Splits(NamedTuple):
-    """Validation chooses learning rates, test is read once."""
+    """The splits. Validation data chooses learning rates. Test data is read once."""
 
     train: Examples
     validation: Examples
     test: Examples
 
 
-# From a key, examples and the number of the step to the examples that are trained on.
+# Maps a key, examples and the step's number to the examples to train on.
 Change = Callable[[Array, Examples, Array], Examples]
-# From a seed to the examples that each step takes.
+# Maps a seed to the examples of each step.
 Order = Callable[[int], Int[np.ndarray, "steps batch"]]
 
 
@@ -45,14 +45,15 @@ class Task:
     """A network with its data.
 
     Attributes:
-      model: from inputs to logits.
-      data: its splits.
-      classes: their names; None where the score is the loss, as for texts.
-      batch, steps: of a run.
-      change: what is done to a batch before it is trained on, as an augmentation does.
-      order: shuffled epochs by default.
-      together: whether several runs are one vectorized loop. On a CPU, convolutions with a kernel
-        for each run take up to twenty times as long as one after the other.
+      model: maps inputs to logits.
+      data: the splits.
+      classes: the names of the classes. None if the score is the loss, as for texts.
+      batch: the batch size.
+      steps: the number of steps of a run.
+      change: modifies a batch before training on it, for example by augmentation.
+      order: the order of the examples. Shuffled epochs by default.
+      together: whether several runs are one vectorized loop. On a CPU, convolutions with one
+        kernel for each run take up to twenty times as long as separate ones.
     """
 
     model: nn.Module
@@ -66,7 +67,7 @@ class Task:
 
     @property
     def counts(self) -> Int[np.ndarray, "classes"]:
-        """Training examples of every class."""
+        """The number of training examples of each class."""
         return np.bincount(self.data.train.labels, minlength=len(self.classes or ()))
 
     @property
@@ -75,20 +76,20 @@ class Task:
 
     @functools.cached_property
     def checksum(self) -> int:
-        """Of all its data."""
+        """A checksum of all data."""
         found = 0
         for array in (array for part in self.data for array in part):
             found = zlib.crc32(np.asarray(array).tobytes(), found)
         return found
 
     def log_frequency(self) -> Float[np.ndarray, "classes"] | Float[np.ndarray, ""]:
-        """The log of each class's share of the training data; 0 for texts."""
+        """The log of each class's share of the training data. 0 for texts."""
         if self.classes is None:
             return np.zeros((), np.float32)
         return np.log(self.counts / self.counts.sum()).astype(np.float32)
 
     def rows(self, seed: int) -> Int[np.ndarray, "steps batch"]:
-        """Which examples each step takes."""
+        """The examples of each step."""
         if self.order is not None:
             return self.order(seed)[: self.steps]
         number, needed = len(self.data.train.labels), self.steps * self.batch
@@ -99,6 +100,6 @@ class Task:
 def shuffled(
     rows: Int[np.ndarray, "examples"], needed: int, seed: int
 ) -> Int[np.ndarray, "needed"]:
-    """The rows of as many epochs as it takes, each shuffled anew."""
+    """As many epochs as needed, each shuffled separately."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(rows) for _ in range(-(-needed // len(rows)))])[:needed]

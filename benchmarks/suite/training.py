@@ -1,4 +1,4 @@
-"""Training: runs of one optimizer on one task, as one compiled program."""
+"""Trains one optimizer on one task. All runs share one compiled program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,17 +16,17 @@ from benchmarks.shared.step import Carry, applied, started, train_step
 from benchmarks.suite.methods import METHODS, PLAIN, Method, class_weights
 from benchmarks.suite.task import POINTS, Examples, Task
 
-AT_ONCE = 500  # examples that are evaluated together
+AT_ONCE = 500  # examples evaluated together
 
 
 class Run(NamedTuple):
     """One run, or several with an axis for each array.
 
     Attributes:
-      seed: draws the weights, the order of the examples and what changes them.
-      peak: the learning rate that the schedule multiplies.
-      schedule: its place among `SCHEDULES`.
-      method: what the loss does about rare classes.
+      seed: draws the weights, the order of the examples and their augmentation.
+      peak: the learning rate that the schedule scales.
+      schedule: the index in `SCHEDULES`.
+      method: the method for rare classes.
     """
 
     seed: Any
@@ -36,9 +36,9 @@ class Run(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of a split: the mean loss, and the recall of every class in percent.
+    """The mean loss of a split, and the recall of every class in percent.
 
-    A text has no classes; a class without examples has no recall (NaN).
+    A text has no classes. A class without examples has a recall of NaN.
     """
 
     loss: Float[np.ndarray, "..."]
@@ -46,11 +46,13 @@ class Scores(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Several runs: the validation data at every point, with an axis for these, and the test.
+    """Results of several runs.
 
     Attributes:
-      test_accuracy: of all test examples together, in percent.
-      test_auc: the area under the ROC curve; NaN unless there are two classes.
+      curve: validation scores, with a leading axis for the points of a run.
+      test: test scores.
+      test_accuracy: the accuracy on all test examples together in percent.
+      test_auc: the area under the ROC curve. NaN unless there are two classes.
     """
 
     curve: Scores
@@ -84,7 +86,7 @@ class Trainer:
         self._outputs = jax.jit(every(self._logits, 0, None))
 
     def trained(self, runs: Sequence[Run], test: bool) -> Trained:
-        """All runs. Only with ``test`` the test data is looked at, once, at the end."""
+        """Trains all runs. ``test`` reads the test data once, at the end."""
         if not self.task.together:
             return _stacked([self._finished(run, test) for run in runs])
         arrays = jax.tree.map(lambda *each: np.stack(each), *runs)
@@ -108,14 +110,14 @@ class Trainer:
         return Trained(points, tested, self._accuracy(tested, split), self._area(carry, split))
 
     def _accuracy(self, tested: Scores, split: Examples) -> Float[np.ndarray, "..."]:
-        """Of all examples together; NaN for texts, and where there are none."""
+        """The accuracy on all examples together. NaN for texts and without examples."""
         if self.task.classes is None or not len(split.labels):
             return np.full_like(tested.loss, np.nan)
         counts = np.bincount(split.labels, minlength=len(self.task.classes))
         return np.nan_to_num(tested.recalls) @ counts / len(split.labels)
 
     def _area(self, carry: Carry, split: Examples) -> Float[np.ndarray, "..."]:
-        """Under the ROC curve of two classes; NaN for others, and where there are no examples."""
+        """The area under the ROC curve of two classes. NaN otherwise and without examples."""
         pieces = _pieces(len(split.labels))
         if not pieces or self.task.classes is None or len(self.task.classes) != 2:
             return np.full(np.shape(jax.tree.leaves(carry.params)[0])[: self.task.together], np.nan)
@@ -126,17 +128,17 @@ class Trainer:
 
     @property
     def steps_at_once(self) -> int:
-        """On a CPU a loop makes convolutions slow; a step of a small network is quicker in one."""
+        """The steps in one call. On a CPU, loops slow convolutions and speed up small networks."""
         return self.task.steps // POINTS if self.task.together else 1
 
     def started(self, run: Run) -> Carry:
-        """One run before its first step."""
+        """The carry of one run before its first step."""
         key, first = jax.random.key(run.seed), self.task.data.train.inputs[:1]
         params, statistics = started(self.task.model, key, first)
         return Carry(params, self.contender.optimizer(self._rate(run)).init(params), statistics)
 
     def step(self, carry: Carry, run: Run, train: Examples, rows: Array, number: Any) -> Carry:
-        """One step of one run, on these examples."""
+        """One step of one run on these examples."""
         key = jax.random.fold_in(jax.random.key(run.seed), number)
         batch = Examples(train.inputs[rows], train.labels[rows])
         inputs, labels = self.task.change(key, batch, number)
@@ -149,7 +151,7 @@ class Trainer:
         return lambda count: run.peak * jnp.stack([at(count) for at in self.shapes])[run.schedule]
 
     def advanced(self, carry: Carry, run: Run, train: Examples, rows: Array, first: Array) -> Carry:
-        """As many steps of one run as there are rows."""
+        """Steps of one run, one for each row."""
 
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, None]:
             return self.step(carry, run, train, *now), None
@@ -164,7 +166,7 @@ class Trainer:
         return jnp.asarray(self.task.model.apply(variables, inputs))
 
     def _evaluated(self, carry: Carry, split: Examples) -> tuple[Array, Array]:
-        """The sum of the losses, and how many of each class are right."""
+        """The sum of the losses, and the number of right answers in each class."""
         logits = self._logits(carry, split.inputs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
         if self.task.classes is None:
@@ -185,19 +187,19 @@ class Trainer:
 
 
 def _pieces(number: int) -> list[slice]:
-    """Slices of the examples, each small enough to be evaluated at once."""
+    """Slices of the examples, each small enough to evaluate at once."""
     return [slice(first, first + AT_ONCE) for first in range(0, number, AT_ONCE)]
 
 
 def _stacked(found: list[Trained]) -> Trained:
-    """Runs along the axis that vectorized ones have: after the points, and first for the test."""
+    """Stacks runs as vectorized ones are: after the points axis, and first for the test."""
     curve = jax.tree.map(lambda *each: np.stack(each, axis=1), *(each.curve for each in found))
     rest = jax.tree.map(lambda *each: np.stack(each), *(each[1:] for each in found))
     return Trained(curve, *rest)
 
 
 def _loss(task: Task) -> Callable[..., Any]:
-    def loss_fn(params: Any, statistics: Any, inputs: Array, targets: Any) -> Any:
+    def loss_fn(params: optax.Params, statistics: Any, inputs: Array, targets: Any) -> Any:
         labels, prior, weights = targets
         logits, statistics = applied(task.model, params, statistics, inputs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits + prior, labels)

@@ -1,4 +1,4 @@
-"""The workloads by name: one file for each kind of data."""
+"""The workloads by name, with one file for each kind of data."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -7,13 +7,13 @@ from pathlib import Path
 from benchmarks.suite.task import Task
 from benchmarks.suite.workloads import cifar, digits, tabular, text, xrays
 
-# The quick ones have their data from scikit-learn, or make it.
+# Quick workloads take their data from scikit-learn or generate it.
 QUICK: dict[str, Callable[[], Task]] = {
     **digits.WORKLOADS,
     **tabular.WORKLOADS,
     **text.WORKLOADS,
 }
-# The names that its file may have in the folder of data sets, and from its path to a task.
+# The possible file names in the folder of data sets, and a function from the path to the task.
 WithData = Mapping[str, tuple[tuple[str, ...], Callable[[Path], Task]]]
 WITH_DATA: WithData = {**cifar.WORKLOADS, **xrays.WORKLOADS}
 # Too long for a CPU.
@@ -21,9 +21,9 @@ GPU: WithData = cifar.GPU
 
 
 def names(data: Path | None, gpu: bool = False) -> list[str]:
-    """The quick ones, those that the folder has data sets for, and the folder's own images.
+    """The quick workloads and those of the folder. With ``gpu`` only those for a GPU.
 
-    A folder that has images in class folders (``CLASS/IMAGE``) is a workload in itself.
+    A folder holds known data sets, or images in class folders (``CLASS/IMAGE``) as one workload.
     """
     if data is None:
         return list(QUICK)

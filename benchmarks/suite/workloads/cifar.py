@@ -1,6 +1,6 @@
-"""CIFAR-10 as a folder or zip with its classes, of all images or of imbalance 10.
+"""CIFAR-10 from a folder or zip of classes, with all images or already at imbalance 10.
 
-``train/CLASS/*`` and ``test/CLASS/*``. Copies that were saved as JPEG differ a little from the
+The paths are ``train/CLASS/*`` and ``test/CLASS/*``. JPEG copies differ a little from the
 original. Images are 16 x 16 pixels, except in the suite for a GPU.
 """
 
@@ -27,7 +27,7 @@ CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".sp
 FILES = ("cifar10.zip", "cifar10_if10.zip")
 SIZE, BATCH, STEPS = 16, 64, 700
 EPOCHS, PUBLISHED_BATCH = 200, 128
-EARLY, FEW = 7, 50  # classes of the first half, and images of each later one
+EARLY, FEW = 7, 50  # classes of the first half, and images of each later class
 
 
 def shifted(key: Array, batch: Examples, number: Array) -> Examples:
@@ -36,16 +36,17 @@ def shifted(key: Array, batch: Examples, number: Array) -> Examples:
 
 
 def cifar(path: Path, model: nn.Module, imbalance: float) -> Task:
-    """At imbalance 1 each class has 400 training images, at 10 from 4500 down to 450."""
+    """Each class has 400 training images at imbalance 1, and 4500 down to 450 at 10."""
     most, held = {1.0: (400, 100), 10.0: (4500, 50)}.get(imbalance, (5000, 300))
     splits = long_tailed(path, imbalance, SIZE, most, held)
     return Task(model, splits, CLASSES, BATCH, STEPS, shifted, together=False)
 
 
 def published(path: Path, imbalance: float) -> Task:
-    """CIFAR-10-LT as papers train on it, but for 50 images of each class that are held back.
+    """CIFAR-10-LT as in papers, except that 50 images of each class are held back.
 
-    They take a ResNet-32, 200 epochs in batches of 128, and SGD at 0.1 with a weight decay of 2e-4.
+    Papers train a ResNet-32 for 200 epochs in batches of 128. They use SGD at 0.1 with a weight
+    decay of 2e-4.
     """
     splits = long_tailed(path, imbalance, size=32, most=5000, held=50)
     epochs = EPOCHS * len(splits.train.labels) // PUBLISHED_BATCH
@@ -56,7 +57,7 @@ def published(path: Path, imbalance: float) -> Task:
 
 
 def transfer(path: Path) -> Task:
-    """Seven classes for half of the steps, then three with 50 images each, which are tested."""
+    """Seven classes for half of the steps, then three with 50 images each. Tests use the three."""
     whole = cifar(path, NormalizedConvNet(10), 1.0)
     train, *rest = whole.data
     is_late = train.labels >= EARLY
@@ -72,10 +73,10 @@ def transfer(path: Path) -> Task:
 
 
 def long_tailed(path: Path, imbalance: float, size: int, most: int, held: int) -> Splits:
-    """Class c keeps its first ``most * imbalance**(-c/9)`` images.
+    """Class c keeps its first ``most * imbalance**(-c/9)`` images for training.
 
-    Validation is made of the last ``held`` images of each, which are taken away where too few
-    are left out.
+    Validation takes the last ``held`` images of each class. Training never uses them, even if that
+    leaves it fewer images.
     """
     files = image_files(path, depth=2)
 
@@ -92,8 +93,8 @@ def long_tailed(path: Path, imbalance: float, size: int, most: int, held: int) -
         wanted = int(most * imbalance ** (-label / (len(CLASSES) - 1)))
         if number <= held:
             raise ValueError(
-                f"{path} has {number} training images of '{CLASSES[label]}'; {held} are for "
-                "validation, and at least one must be left."
+                f"{path} has {number} training images of '{CLASSES[label]}'. Validation takes "
+                f"{held}, and training needs at least one more."
             )
         return slice(min(wanted, number - held))
 

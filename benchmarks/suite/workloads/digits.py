@@ -10,7 +10,7 @@ from benchmarks.suite.task import Change, Examples, Splits, Task
 from benchmarks.suite.workloads.splits import split
 
 CLASSES = tuple("0123456789")
-MOST = 100  # training images of a class, at imbalance 1
+MOST = 100  # training images of each class at imbalance 1
 STREAMED = 8000
 
 
@@ -26,13 +26,13 @@ def imbalanced(imbalance: float) -> Task:
 
 
 def few(number: int) -> Task:
-    """So many training images of each class."""
+    """Digits with ``number`` training images of each class."""
     model = networks.Perceptron(normalized=True)
     return Task(model, _images([number] * 10), CLASSES, batch=10, steps=500)
 
 
 def drifting(batch: int) -> Task:
-    """One pass over images that get darker, down to a tenth, and then brighter again."""
+    """One pass over images that darken to a tenth and then brighten again."""
     data, steps = _images(), STREAMED // batch
     rows = np.random.default_rng(0).choice(len(data.train.labels), STREAMED)
     data = data._replace(train=Examples(data.train.inputs[rows], data.train.labels[rows]))

@@ -1,4 +1,4 @@
-"""Splits of data that come in one piece."""
+"""Splits data that come in one piece."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,10 +13,12 @@ def split(
     share: float,
     most: list[int] | None = None,
 ) -> Splits:
-    """A share to train on; half of the rest to validate on. Classes keep their proportions.
+    """A share for training, and half of the rest for validation. Classes keep their proportions.
 
     Args:
-      most: how many training examples of each class are kept; all by default.
+      inputs, labels: the data.
+      share: the share for training.
+      most: the largest number of training examples of each class. All by default.
     """
     rows = np.arange(len(labels))
     train, rest = divided(rows, labels, share)

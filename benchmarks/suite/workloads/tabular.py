@@ -1,4 +1,4 @@
-"""A table: scikit-learn's breast cancer, 30 measurements of a tumor on their own scales."""
+"""A table: scikit-learn's breast cancer, 30 measurements of a tumor on different scales."""
 
 from sklearn.datasets import load_breast_cancer
 
@@ -8,7 +8,7 @@ from benchmarks.suite.workloads.splits import split
 
 
 def breast_cancer() -> Task:
-    """All measurements divided by the largest of all: some are a thousand times others."""
+    """All measurements over the largest of all. Some are a thousand times larger than others."""
     table, labels = load_breast_cancer(return_X_y=True)
     splits = split(table / table.max(), labels, 0.5)
     return Task(networks.Perceptron(classes=2), splits, ("malignant", "benign"), 32, 1000)

@@ -1,4 +1,4 @@
-"""Texts of tokens whose frequency falls with the inverse of their rank."""
+"""Texts of tokens with a frequency proportional to 1 / rank."""
 
 from benchmarks.shared import networks
 from benchmarks.shared.data import texts
@@ -8,7 +8,7 @@ TOKENS, LENGTH, NUMBER, HELD = 64, 16, 4096, 256
 
 
 def transformer() -> Task:
-    """A causal transformer: the loss is the mean over all tokens."""
+    """A causal transformer. The loss is the mean over all tokens."""
     text = texts(TOKENS, NUMBER + 2 * HELD, LENGTH + 1)
     parts = text[:NUMBER], text[NUMBER : NUMBER + HELD], text[NUMBER + HELD :]
     splits = Splits(*(Examples(part[:, :-1], part[:, 1:]) for part in parts))

@@ -1,4 +1,4 @@
-"""Chest X-rays: PneumoniaMNIST, and the COVID collection as class folders."""
+"""Chest X-rays: PneumoniaMNIST, and the COVID collection in class folders."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def pneumonia(path: Path) -> Task:
 
 
 def class_folders(path: Path, mode: str = "RGB") -> Task:
-    """Images are not shifted or flipped: hearts are on the left."""
+    """Images in class folders. They are not shifted or flipped: hearts are on the left."""
     return _task(load(path, SIZE, mode), batch=32, steps=500)
 
 
