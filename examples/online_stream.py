@@ -5,8 +5,8 @@
 Each image tests the network first and trains it afterwards (prequential accuracy). A digit comes
 about four times, moved by up to one pixel and at another brightness each time. The darkest images
 have a thirtieth of the full brightness. Adam and INSGD have their usual rates. SGD has a tenth of
-its usual 0.1, at which it stays at chance in batches of one. Each also runs at a quarter and at four
-times of its rate. All numbers are means over 3 streams. About 20 seconds.
+its usual 0.1, at which it stays at chance in batches of one. Each also runs at a quarter and at
+four times of its rate. All numbers are means over 3 streams. About 20 seconds.
 """
 
 import argparse

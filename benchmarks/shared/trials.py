@@ -1,19 +1,9 @@
-"""Searches of the learning rate, and numbers over seeds as text."""
+"""Learning rates at an edge, and numbers over seeds as text."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float
-
-
-def searched(center: float, score: Callable[[float], float]) -> dict[float, float]:
-    """Scores of learning rates: four in steps of four, then half and twice the best.
-
-    Every optimizer gets six trials over a range of 256. The center lies between the middle two.
-    """
-    found = {rate: score(rate) for rate in (center * 4.0**n for n in (-1.5, -0.5, 0.5, 1.5))}
-    best = max(found, key=found.__getitem__)
-    return found | {rate: score(rate) for rate in (best / 2, best * 2)}
 
 
 def at_an_edge(rate: float, tried: Iterable[float]) -> bool:
