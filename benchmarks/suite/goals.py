@@ -68,8 +68,8 @@ def _times(found: Mapping[str, Board]) -> list[str]:
             ratios.append(time / fastest if np.isfinite(time) else np.inf)
         reached = sum(ratio <= bound for ratio in ratios)
         lines.append(
-            f"Within a point (3 %) of the best peer's final score in at most {bound} of the fastest "
-            f"peer's time, {who}: {reached} of {len(ratios)} workloads; goal most: "
+            f"Within a point (3 %) of the best peer's final score in at most {bound} of the "
+            f"fastest peer's time, {who}: {reached} of {len(ratios)} workloads; goal most: "
             f"{_met(reached > len(ratios) / 2)}."
         )
     return lines
