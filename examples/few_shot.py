@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+import digits
 import images
 import insgd_optax as insgd
 import report
@@ -108,7 +109,7 @@ def draw(path: Path, shots: list[int], scores: Scores) -> None:
 def main() -> None:
     args = parse_arguments()
     try:
-        data = images.load(args.data, args.size) if args.data else images.digits()
+        data = images.load(args.data, args.size) if args.data else digits.as_dataset()
         if (fewest := data.counts.min()) < max(args.shots):
             raise images.ImagesError(f"--shots: the smallest class has {fewest} training images.")
     except images.ImagesError as error:

@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
@@ -103,14 +102,6 @@ def medmnist(path: Path) -> Dataset:
         Examples(scaled(images), labels.ravel().astype(np.int32)) for images, labels in read
     )
     return Dataset(train, validation, test, classes)
-
-
-def digits() -> Dataset:
-    """scikit-learn's handwritten digits of 8 x 8 pixels, about 108 of each to train on."""
-    images, labels = load_digits(return_X_y=True)
-    images = (images.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32)
-    every = Examples(images, labels.astype(np.int32))
-    return Dataset(*split(every, SHARE), tuple(map(str, range(10))))
 
 
 def split(every: Examples, share: float) -> tuple[Examples, Examples, Examples]:
@@ -234,22 +225,6 @@ def scaled(pixels: np.ndarray) -> Float[np.ndarray, "images height width C"]:
     [[[[-1.0], [1.0]]]]
     """
     return pixels.reshape(*pixels.shape[:3], -1).astype(np.float32) / 127.5 - 1
-
-
-def write_digits(folder: Path, most: int, fewest: int) -> None:
-    """scikit-learn's handwritten digits as a folder with splits, of which ``train`` is imbalanced.
-
-    There the number of images falls exponentially from ``most`` zeros to ``fewest`` nines.
-    """
-    for name, examples in zip(SPLITS, digits()[:3], strict=True):
-        for label in range(10):
-            images = examples.images[examples.labels == label]
-            if name == "train":
-                images = images[: round(most * (fewest / most) ** (label / 9))]
-            inside = folder / name / str(label)
-            inside.mkdir(parents=True, exist_ok=True)
-            for place, image in enumerate((images[..., 0] + 1) * 127.5):
-                Image.fromarray(image.astype(np.uint8)).save(inside / f"{place:03}.png")
 
 
 def _images_of(files: Iterable[str]) -> list[str]:

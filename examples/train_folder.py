@@ -30,6 +30,7 @@ from jaxtyping import Array, Float, Int
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+import digits
 import images
 import insgd_optax as insgd
 import report
@@ -191,7 +192,7 @@ def compare(args: argparse.Namespace) -> None:
     """Trains with both optimizers, then looks at the test images once."""
     path = args.data or args.out / "digits"
     if args.data is None:
-        images.write_digits(path, most=100, fewest=5)
+        digits.write_folders(path, most=100, fewest=5)
     data = images.load(path, args.size, "L" if args.gray else "RGB")
     splits = {"train": data.train, "validate": data.validation, "test": data.test}
     for split, examples in splits.items():

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+import digits
 import images
 import insgd_optax as insgd
 import report
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of fine-tuning (default 100)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
     args = parser.parse_args()
-    data, found = images.digits(), {}
+    data, found = digits.as_dataset(), {}
     for seed, name in tqdm(list(product(SEEDS, OPTIMIZERS)), "runs", disable=None):
         for key, curve in transfer(OPTIMIZERS[name], data, args.steps, seed).items():
             found.setdefault((name, *key), []).append(curve)

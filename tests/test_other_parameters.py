@@ -170,3 +170,18 @@ def test_a_vector_under_another_name_is_an_error():
     with pytest.raises(ValueError) as error:
         optimizer.update(renamed, optimizer.init(renamed), renamed, input_stats=stats)
     assert_says(error, "'v' of shape (6,)", "['w']")
+
+
+def test_a_head_of_another_size_is_an_error_with_both_shapes_also_under_jit():
+    def loss_fn(params, rows):
+        return jnp.sum(jnp.tanh(rows @ params["body"]) @ params["head"])
+
+    def of(classes):
+        return {"body": jnp.ones((3, 16)), "head": jnp.ones((16, classes))}
+
+    optimizer = insgd.insgd()
+    state = optimizer.init(of(7))
+    _, grads, input_stats = insgd.value_and_grad(loss_fn)(of(10), jnp.ones((5, 3)))
+    update = jax.jit(optimizer.update)
+    with pytest.raises(ValueError, match=r"'head' of shape \(16, 10\) has a momentum of .*\(16, 7\)"):
+        update(grads, state, of(10), input_stats=input_stats)

@@ -136,7 +136,8 @@ def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHist
     """Adds a batch to the history.
 
     Raises:
-      ValueError: if the sums are those of one device, but the history is that of all.
+      ValueError: if the sums are those of one device, but the history is that of all, or if they
+        have different numbers of groups.
     """
     if apart := axes_apart(sums, history):
         raise ValueError(
@@ -145,6 +146,12 @@ def advanced(history: GroupHistory, sums: GroupSums, decay: Number) -> GroupHist
             "pass the sums as groups:\n"
             f"    jax.lax.psum(insgd_optax.group_sums(labels, {len(history.count)}), "
             f"{in_a_call(apart)})"
+        )
+    if sums.count.shape != history.count.shape[-1:] and sums.count.ndim == history.count.ndim:
+        raise ValueError(
+            f"The state holds {history.count.shape[-1]} groups, but num_groups is "
+            f"{sums.count.shape[-1]}. Use the number that the state was made with, or start a new "
+            "history with init()."
         )
     decay = jnp.asarray(decay, jnp.float32)
     before = decay * history.measured

@@ -159,6 +159,8 @@ def scale_by_insgd(
         if params is None:
             raise ValueError(NO_PARAMS)
         observed = history.observe(updates, state.inputs, input_stats)
+        if has_momentum:
+            _check_momentum(updates, state.momentum)
         units = units_of(observed, dict(named_leaves(updates)))
         layouts = {path: layout for each in units for path, layout in each.layouts.items()}
         dtype = state.inputs.power.dtype
@@ -200,6 +202,19 @@ def scale_by_insgd(
         return merged_leaves(updates, steps, layouts), after
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_momentum(updates: optax.Updates, momentum: optax.Updates) -> None:
+    """Raises if a leaf's momentum has another shape. Under ``jax.jit`` only shapes are known."""
+    kept = dict(named_leaves(momentum))
+    for path, leaf in named_leaves(updates):
+        if path in kept and jnp.shape(kept[path]) != jnp.shape(leaf):
+            raise ValueError(
+                f"The state was made for other parameters: '{path}' of shape {jnp.shape(leaf)} has "
+                f"a momentum of shape {jnp.shape(kept[path])}. Call init() on these parameters. To "
+                "keep the state of the other layers, give this one an optimizer of its own with "
+                "optax.partition."
+            )
 
 
 def _with_momentum(

@@ -247,3 +247,10 @@ def test_no_history_and_several_are_errors_that_say_what_to_do():
     with pytest.raises(ValueError, match="named_chain"):
         insgd.group_history(both)
     assert insgd.group_history(both[1]).count.shape == (5,)
+
+
+def test_a_state_of_another_number_of_groups_is_an_error_that_names_both():
+    updates = {"w": jnp.zeros(2)}
+    state = insgd.track_groups(7).init(updates)
+    with pytest.raises(ValueError, match="holds 7 groups, but num_groups is 10"):
+        insgd.track_groups(10).update(updates, state, groups=jnp.arange(3))
