@@ -11,6 +11,7 @@ from flax import nnx
 from insgd_optax.capture import gradients
 from insgd_optax.capture.arguments import positions
 from insgd_optax.capture.gradients import InputStats
+from insgd_optax.capture.mistakes import check_result
 from insgd_optax.capture.per_example import PerExample
 from insgd_optax.sharding import AxisName
 from insgd_optax.structures import MeanVariances, Structure
@@ -190,6 +191,7 @@ def _on_states(
     objects = split.objects(args, kwargs)
     args, kwargs = split.tree.unflatten(objects)
     result = loss_fn(*args, **kwargs)
+    check_result(result, has_aux)
     loss, aux = result if has_aux else (result, None)
     with nnx.split_context(CONTEXT) as context:
         after = [context.split(leaf) for leaf in objects if _is_object(leaf)]

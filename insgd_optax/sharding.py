@@ -1,12 +1,12 @@
 """Sharding: arrays whose type shows their placement on a mesh."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from insgd_optax.compat import varying_axes
 
@@ -17,18 +17,34 @@ AxisName = str | Sequence[str]  # of `jax.shard_map`, `jax.pmap` or `jax.vmap`
 def taken(array: Array, at: Any) -> Array:
     """``array[at]``, replicated if the array's type has an explicit sharding."""
     if _is_explicit(array):
-        return array.at[at].get(out_sharding=PartitionSpec())
+        return array.at[at].get(out_sharding=_replicated(array))
     return array[at]
 
 
 def everywhere(array: Array) -> Array:
     """The array, replicated if its type has an explicit sharding."""
-    return jax.sharding.reshard(array, PartitionSpec()) if _is_explicit(array) else array
+    return jax.sharding.reshard(array, _replicated(array)) if _is_explicit(array) else array
 
 
-def on_current_mesh(array: Any) -> Any:
-    """Moves an array to the current mesh, into or out of ``auto_axes``."""
+def _replicated(array: Array) -> NamedSharding:
+    """On the array's mesh. A specification alone needs a mesh in the context."""
+    return NamedSharding(jax.typeof(array).sharding.mesh, PartitionSpec())
+
+
+def explicit_mesh(arrays: Iterable[Array]) -> AbstractMesh | None:
+    """The explicit mesh that some of the arrays lie on."""
+    meshes = (jax.typeof(array).sharding.mesh for array in arrays)
+    return next((mesh for mesh in meshes if mesh.explicit_axes), None)
+
+
+def on_current_mesh(array: Any, otherwise: AbstractMesh | None = None) -> Any:
+    """Moves an array to the current mesh, into or out of ``auto_axes``.
+
+    Without a current mesh it moves to the one given.
+    """
     mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.axis_names and otherwise is not None:
+        mesh = otherwise
     made_on = jax.typeof(array).sharding.mesh
     explicit = mesh.explicit_axes or made_on.explicit_axes
     if made_on == mesh or not mesh.axis_names or not explicit:

@@ -183,5 +183,7 @@ def test_a_head_of_another_size_is_an_error_with_both_shapes_also_under_jit():
     state = optimizer.init(of(7))
     _, grads, input_stats = insgd.value_and_grad(loss_fn)(of(10), jnp.ones((5, 3)))
     update = jax.jit(optimizer.update)
-    with pytest.raises(ValueError, match=r"'head' of shape \(16, 10\) has a momentum of .*\(16, 7\)"):
+    with pytest.raises(
+        ValueError, match=r"'head' of shape \(16, 10\) has a momentum of .*\(16, 7\)"
+    ):
         update(grads, state, of(10), input_stats=input_stats)

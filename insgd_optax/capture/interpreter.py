@@ -33,7 +33,7 @@ from insgd_optax.capture.weight_rule import Operation
 from insgd_optax.compat import JaxprEqn
 from insgd_optax.layout import Layout
 from insgd_optax.moments import kept_structure
-from insgd_optax.sharding import counted_once, on_current_mesh
+from insgd_optax.sharding import counted_once, explicit_mesh, on_current_mesh
 from insgd_optax.structures import Structure
 
 
@@ -69,6 +69,7 @@ class Interpreter:
         def operands(place: int) -> list[Any]:
             return [read(atom) for atom in jaxpr.eqns[place].invars]
 
+        placed = functools.partial(on_current_mesh, otherwise=explicit_mesh(arguments))
         found: Found = {}
         places = [n for n, each in enumerate(jaxpr.eqns) if each.outvars or not self.silent]
         for apart, stretch in itertools.groupby(places, lambda n: self._stands_apart(program, n)):
@@ -84,7 +85,7 @@ class Interpreter:
                     with compat.context_of(jaxpr.eqns[place]):
                         sums = self._seen(use, jaxpr.eqns[place], operands(place))
                 if sums:
-                    found = added(found, jax.tree.map(on_current_mesh, sums))
+                    found = added(found, jax.tree.map(placed, sums))
         return [read(atom) for atom in jaxpr.outvars], found
 
     def silenced(self) -> "Interpreter":

@@ -156,5 +156,9 @@ def _numbers(facts: Sequence[Any]) -> Int[np.ndarray, " facts"]:
 
 
 def _is_kept(path: Any) -> bool:
-    """Whether a leaf of a state holds fingerprints, possibly inside a framework's box."""
-    return any(getattr(key, "name", None) == "fingerprints" for key in path)
+    """Whether a leaf of a state holds fingerprints, possibly inside a framework's box.
+
+    `nnx.state` makes mappings of named tuples, so the name may be a key.
+    """
+    names = {getattr(key, "name", getattr(key, "key", None)) for key in path}
+    return "fingerprints" in names

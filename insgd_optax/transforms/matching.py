@@ -16,6 +16,9 @@ RECIPE = """Compute the statistics with the gradient and pass them to update():
     grad_fn = insgd_optax.value_and_grad({arguments})
     loss, grads, input_stats = grad_fn(params, batch)
     updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
+With Flax NNX:
+    loss, grads, input_stats = insgd_optax.nnx.value_and_grad(loss_fn)(model, batch)
+    optimizer.update(model, grads, input_stats=input_stats)
 Some wrappers drop extra arguments (optax.contrib.sam, optax.lookahead). Wrap
 insgd_optax.bind(optimizer, input_stats=input_stats) instead. Flax's TrainState drops them too.
 Use insgd_optax.linen.TrainState, whose apply_gradients takes input_stats."""

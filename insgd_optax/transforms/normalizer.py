@@ -191,6 +191,7 @@ def _check_state(slots: Mapping[str, Slot], state: ScaleByInputState) -> None:
     if (numbers, groups, factors) != sizes:
         raise ValueError(
             f"The state holds {state.power.size} entries, but the history of these updates needs "
-            f"{numbers}: {sorted(slots)}. Call init() with the same structure and layouts, on "
-            "parameters with the same leaves as the updates (None in both or in neither)."
+            f"{numbers}: {sorted(slots)}. It was made for parameters of other shapes, for another "
+            "structure or with other layouts. Outside of jax.jit, insgd_optax.check_state(state, "
+            "params, structure=...) tells which. Or start a new history with init()."
         )

@@ -1,5 +1,6 @@
 """Twenty steps on eight devices are those of one: for every structure and kind of sharding."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -89,13 +90,15 @@ def test_twenty_steps_on_eight_devices_are_those_of_one(name, sharding, dtype):
     _assert_equal(spread, name, dtype)
 
 
+@pytest.mark.parametrize("current", [True, False], ids=["current mesh", "no current mesh"])
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_twenty_steps_on_an_explicit_mesh_of_eight_devices_are_those_of_one(name):
+def test_twenty_steps_on_an_explicit_mesh_of_eight_devices_are_those_of_one(name, current):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh) if current else contextlib.nullcontext():
         params = jax.device_put(_params("float64"), NamedSharding(mesh, P()))
         batches = jax.device_put(_batches("float64"), NamedSharding(mesh, P(None, "data")))
-        train_spread = jax.jit(functools.partial(_trained, STRUCTURES[name], rows=P("data")))
+        rows = P("data") if current else NamedSharding(mesh, P("data"))
+        train_spread = jax.jit(functools.partial(_trained, STRUCTURES[name], rows=rows))
         _assert_equal(train_spread(params, batches), name, "float64")
 
 

@@ -175,3 +175,19 @@ def test_a_batch_in_variables_is_data_if_batch_argnums_says_so():
 def test_an_argument_that_is_named_twice_is_an_error():
     with pytest.raises(ValueError, match="twice"):
         insgd.nnx.value_and_grad(loss_fn, argnums=(0, nnx.DiffState(0, nnx.LoRAParam)))
+
+
+def test_a_loss_that_returns_a_pair_without_has_aux_is_an_error_that_says_so():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    grad_fn = insgd.nnx.value_and_grad(lambda model, x: (model(x).sum(), model(x)))
+    with pytest.raises(TypeError, match="has_aux=True"):
+        grad_fn(model, jnp.ones((4, 3)))
+
+
+def test_the_state_of_a_module_is_checked_as_that_of_its_optimizer():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, insgd.insgd(), wrt=nnx.Param)
+    insgd.check_state(nnx.state(optimizer), nnx.state(model, nnx.Param))
+    other = nnx.state(nnx.Linear(3, 2, use_bias=False, rngs=nnx.Rngs(0)), nnx.Param)
+    with pytest.raises(ValueError, match="made for other parameters"):
+        insgd.check_state(nnx.state(optimizer), other)
