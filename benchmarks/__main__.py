@@ -19,8 +19,9 @@ from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
 from benchmarks.suite.results import path, read_all, run_missing
 from benchmarks.suite.task import POINTS
-from benchmarks.suite.workloads import names
+from benchmarks.suite.workloads import has_own_images, names
 
+COMMITTED, OWN = Path("benchmarks/report"), Path("benchmark-results")
 SEEDS = {"quick": 3, "full": 5, "gpu": 3}
 
 
@@ -39,8 +40,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="rerun cells that have a file")
     parser.add_argument("--data", type=Path, help="folder of data sets or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/report"))
+    parser.add_argument("--out", type=Path, help="folder (default benchmarks/report; of your own "
+                        "images, and with --steps, benchmark-results)")  # fmt: skip
     chosen = parser.parse_args()
+    if chosen.out is None:
+        chosen.out = OWN if chosen.steps or has_own_images(chosen.data) else COMMITTED
     if chosen.what == "download" and chosen.data is None:
         parser.error("download needs --data FOLDER, the folder for the files")
     if chosen.what == "run" and chosen.data is not None and not chosen.data.exists():

@@ -246,7 +246,8 @@ def _class_folders(source: Source, size: int, mode: str) -> Dataset:
     classes = _classes(source)
     if not classes:
         raise ImagesError(
-            f"{source.path} holds no images in class folders. Expected CLASS/IMAGE, "
+            f"{source.path} holds no images in class folders. Pass the folder above the classes. "
+            "Expected CLASS/IMAGE, "
             "train/CLASS/IMAGE, or a .npz file of MedMNIST; images end in "
             f"{', '.join(sorted(SUFFIXES))}."
         )

@@ -1,4 +1,4 @@
-"""Trains on a folder of your own images, such as X-rays, with classes of any size.
+"""Trains on a folder of your own images, such as X-rays, even if some classes are rare.
 
     python examples/train_folder.py --data FOLDER                 # or a zip, or MedMNIST's .npz
     python examples/train_folder.py predict demo/folder/model.npz FOLDER
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 from matplotlib.figure import Figure
@@ -147,12 +148,12 @@ def draw(path: Path, classes: tuple[str, ...], curves: Curves, found: np.ndarray
 
     shares = found / found.sum(axis=1, keepdims=True)
     right.imshow(shares, cmap="Greens", vmin=0, vmax=1)
-    for row, column in zip(*found.nonzero(), strict=True):
+    for row, column in np.ndindex(*found.shape):
         color = "white" if shares[row, column] > 0.5 else "black"
         right.text(column, row, found[row, column], color=color, ha="center", va="center")
     right.set_xticks(range(len(classes)), classes, rotation=0 if len("".join(classes)) < 50 else 90)
     right.set_yticks(range(len(classes)), classes)
-    right.set(title=f"INSGD: {found.sum()} test predictions", xlabel="predicted", ylabel="true")
+    right.set(title=f"INSGD: {found.sum()} test images", xlabel="predicted", ylabel="true")
     figure.savefig(path)
 
 
@@ -175,17 +176,21 @@ def predict(args: argparse.Namespace) -> None:
         if not source.names:
             raise images.ImagesError(f"{args.folder} holds no images.")
         pixels = source.pixels(source.names, size, mode)
-    found = probabilities(Net(len(classes)), unflatten_dict(params, sep="/"), pixels)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "predictions.csv").open("w", newline="") as file:
+    try:
+        found = probabilities(Net(len(classes)), unflatten_dict(params, sep="/"), pixels)
+    except FlaxError:
+        raise images.ImagesError(f"{args.model} is of another Net than this script has.") from None
+    out = args.to or args.model.parent
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "predicted", *classes])
         for name, each in zip(source.names, found, strict=True):
             best = classes[each.argmax()]
             writer.writerow([name, best, *(f"{share:.4f}" for share in each)])
             print(f"{name}\t{best}\t{each.max():.3f}")
-    print(f"Written: {args.out / 'predictions.csv'}")
-    print("The probabilities are those of classes that are equally frequent.")
+    print(f"Written: {out / 'predictions.csv'}")
+    print("The probabilities assume that all classes are equally common.")
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -206,7 +211,7 @@ def compare(args: argparse.Namespace) -> None:
     print(f"\n{table(data.classes, found)}\n")
     args.out.mkdir(parents=True, exist_ok=True)
     curves = {name: [curve for _, curve in runs[name]] for name in runs}
-    draw(args.out / "train_folder.png", data.classes, curves, np.sum(found["INSGD"], axis=0))
+    draw(args.out / "train_folder.png", data.classes, curves, found["INSGD"][0])
     save_model(args.out / "model.npz", runs["INSGD"][0][0], data)
     print(f"Written: {args.out / 'train_folder.png'}, and INSGD's net as {args.out / 'model.npz'}")
 
@@ -226,12 +231,12 @@ def main() -> None:
     parser.add_argument("--steps", type=number, default=600, help="train steps (default 600)")
     parser.add_argument("--seeds", type=number, default=1, help="runs of each (default 1)")
     parser.add_argument("--gray", "--grey", action="store_true", help="read one color, not three")
-    parser.add_argument("--out", type=Path, default=Path("demo/folder"), help="what is written")
+    parser.add_argument("--out", type=Path, default=Path("demo/folder"), help="for the results")
     commands = parser.add_subparsers(dest="command", metavar="predict")
     predicting = commands.add_parser("predict", help="apply a trained net to a folder of images")
     predicting.add_argument("model", type=Path, help="model.npz, as training has written it")
     predicting.add_argument("folder", type=Path, help="images, also in folders of the folder")
-    predicting.add_argument("--out", type=Path, default=argparse.SUPPRESS)
+    predicting.add_argument("--out", type=Path, dest="to", help="folder (default: the model's)")
     args = parser.parse_args()
     try:
         (predict if args.command else compare)(args)

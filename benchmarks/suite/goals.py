@@ -69,8 +69,8 @@ def _times(found: Mapping[str, Board]) -> list[str]:
         reached = sum(ratio <= bound for ratio in ratios)
         lines.append(
             f"Within a point (3 %) of the best peer's final score in at most {bound} of the "
-            f"fastest peer's time, {who}: {reached} of {len(ratios)} workloads; goal most: "
-            f"{_met(reached > len(ratios) / 2)}."
+            f"fastest peer's time, {who}: {reached} of {len(ratios)} workloads; the goal is more "
+            f"than half: {_met(reached > len(ratios) / 2)}."
         )
     return lines
 

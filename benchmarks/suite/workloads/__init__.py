@@ -29,8 +29,13 @@ def names(data: Path | None, gpu: bool = False) -> list[str]:
         return list(QUICK)
     if gpu:
         return _present(data, GPU)
-    found = _present(data, WITH_DATA)
-    return [*QUICK, *found] if found else [*QUICK, f"images of {data.resolve().name}"]
+    own = [f"images of {data.resolve().name}"] if has_own_images(data) else []
+    return [*QUICK, *_present(data, WITH_DATA), *own]
+
+
+def has_own_images(data: Path | None) -> bool:
+    """Whether it is a folder of class folders, and not one of known data sets."""
+    return data is not None and not _present(data, {**WITH_DATA, **GPU})
 
 
 def _present(data: Path, workloads: WithData) -> list[str]:
