@@ -27,7 +27,7 @@ from benchmarks.suite.goals import goals
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.protocol import TUNED, USUAL, Row
 from benchmarks.suite.words import in_words
-from benchmarks.suite.workloads import GPU
+from benchmarks.suite.workloads import GPU, QUICK, WITH_DATA
 
 # Published results on the same data, shown below the workload's table.
 PUBLISHED = {
@@ -47,7 +47,7 @@ def write_page(found: Mapping[str, Board], folder: Path) -> str:
     by_workload = {name: board for name, board in found.items() if OURS in board and peers(board)}
     if not by_workload:
         return "No workload has been run with ours and a peer yet."
-    sections = [_head(folder.name), in_words(by_workload), goals(by_workload)]
+    sections = [_head(folder.name, by_workload), in_words(by_workload), goals(by_workload)]
     sections.append(_profiles(by_workload))
     sections += [_section(name, board) for name, board in by_workload.items()]
     page = "\n\n".join(sections) + "\n"
@@ -57,7 +57,7 @@ def write_page(found: Mapping[str, Board], folder: Path) -> str:
     return page
 
 
-def _head(suite: str) -> str:
+def _head(suite: str, found: Mapping[str, Board]) -> str:
     """The commands that make each number, and how to disagree."""
     data = "" if suite == "quick" else " --data FOLDER"
     return (
@@ -66,8 +66,14 @@ def _head(suite: str) -> str:
         "`--workload WORD --optimizer WORD` for a single row, and `--again` to make it anew. The "
         "files in `cells` hold every run with its machine and versions. Is a peer set up badly? "
         "Change its line in `benchmarks/suite/contenders.py`, run it again, and send the files as "
-        "a pull request."
+        f"a pull request.{_missing(suite, found)}"
     )
+
+
+def _missing(suite: str, found: Mapping[str, Board]) -> str:
+    known = {"quick": QUICK, "full": {**QUICK, **WITH_DATA}}.get(suite, {})
+    missing = [name for name in known if name not in found]
+    return f"\n\nNot run yet: {'; '.join(missing)}." if missing else ""
 
 
 def _profiles(found: Mapping[str, Board]) -> str:
