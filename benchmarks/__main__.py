@@ -60,14 +60,20 @@ def options() -> argparse.Namespace:
 
 
 def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
-    optimizers = everyone() if chosen.all else MAIN
+    everyone_asked = chosen.all or chosen.optimizer in everyone()
+    optimizers = [name for name in everyone() if everyone_asked or name in MAIN]
     return [
         Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data, chosen.steps)
-        for workload in names(chosen.data, chosen.suite == "gpu")
-        for optimizer in optimizers
-        if chosen.workload.lower() in workload.lower()
-        and chosen.optimizer.lower() in optimizer.lower()
+        for workload in matching(chosen.workload, names(chosen.data, chosen.suite == "gpu"))
+        for optimizer in matching(chosen.optimizer, optimizers)
     ]
+
+
+def matching(word: str, known: list[str]) -> list[str]:
+    """The names with this word in them, or the one that is exactly the word."""
+    if word in known:
+        return [word]
+    return [name for name in known if word.lower() in name.lower()]
 
 
 def main() -> None:

@@ -65,8 +65,7 @@ def main() -> None:
     write_csv(args.out / "layers.csv", steps, records)
     if args.tensorboard:
         write_events(args.out / "tensorboard", steps, records)
-    layers = [{name: each[name] for name in each if name != "loss"} for each in records]
-    plots.layers(layers, steps).savefig(args.out / "layers.png")
+    plots.layers(records, steps).savefig(args.out / "layers.png")
     print(table(records[-1]))
     print(f"\nWritten: {args.out / 'layers.csv'} and {args.out / 'layers.png'}")
 

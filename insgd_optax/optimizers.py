@@ -35,16 +35,16 @@ def insgd(
 
     .. math::
       m_k = \gamma m_{k-1} + A_k^{-1} G, \qquad
-      W \leftarrow W - \eta_k (s_k m_k + \lambda_k W)
+      W \leftarrow W - \eta_k (c_k m_k + \lambda_k W)
 
     ``A`` is the history of the second moment of the layer's input. It makes the direction of a step
-    independent of the input's size. :math:`s_k` sets the length of the step, from the size of the
+    independent of the input's size. :math:`c_k` sets the length of the step, from the size of the
     layer's output and its gradient history (see `scale_by_insgd`). A step changes each layer's
     output by a share of at most about :math:`\eta_k`, and by less as gradients fade. So one
     learning rate suits inputs and networks of any scale, and a constant rate ends well. Under a
     schedule, the falling rate replaces the fading.
 
-    With ``relative=0`` the length is that of SGD (:math:`s_k = 1`), and ``learning_rate`` has the
+    With ``relative=0`` the length is that of SGD (:math:`c_k = 1`), and ``learning_rate`` has the
     unit of SGD's. On inputs of unit mean square, ``structure=Scalar()`` is then
     ``optax.sgd(learning_rate, momentum, nesterov)``.
 

@@ -23,6 +23,8 @@ def layers(records: Sequence[Mapping[str, ArrayLike]], steps: Sequence[int] = ()
 
     Lines go from dark to light in path order.
 
+    Names without a path, such as a loss, are left out.
+
     Args:
       records: the results of `inspect`, in the order of the run.
       steps: the training step of each record; 0, 1, 2, ... by default.
@@ -36,7 +38,7 @@ def layers(records: Sequence[Mapping[str, ArrayLike]], steps: Sequence[int] = ()
     places = list(steps) or list(range(len(records)))
     if not records or len(places) != len(records):
         raise ValueError(f"There are {len(records)} records for {len(places)} steps.")
-    paths = list(dict.fromkeys(name.rpartition("/")[0] for name in records[0]))
+    paths = list(dict.fromkeys(name.rpartition("/")[0] for name in records[0] if "/" in name))
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(paths)))
     shown = [name for name in PANELS if any(f"{path}/{name}" in records[0] for path in paths)]
     figure = Figure(figsize=(3.2 * len(shown), 3.4), dpi=120, layout="constrained")

@@ -31,7 +31,7 @@ def _replicated(array: Array) -> NamedSharding:
     return NamedSharding(jax.typeof(array).sharding.mesh, PartitionSpec())
 
 
-def explicit_mesh(arrays: Iterable[Array]) -> AbstractMesh | None:
+def explicit_mesh(arrays: Iterable[Any]) -> AbstractMesh | None:
     """The explicit mesh that some of the arrays lie on."""
     meshes = (jax.typeof(array).sharding.mesh for array in arrays)
     return next((mesh for mesh in meshes if mesh.explicit_axes), None)

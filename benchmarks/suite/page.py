@@ -63,7 +63,7 @@ def _head(suite: str, found: Mapping[str, Board]) -> str:
     return (
         f"# Report of the {suite} suite\n\n"
         f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`. Add "
-        "`--workload WORD --optimizer WORD` for a single row, and `--again` to make it anew. The "
+        "`--workload NAME --optimizer NAME` for a single row, and `--again` to make it anew. The "
         "files in `cells` hold every run with its machine and versions. Is a peer set up badly? "
         "Change its line in `benchmarks/suite/contenders.py`, run it again, and send the files as "
         f"a pull request.{_missing(suite, found)}"
@@ -148,7 +148,12 @@ def _two_classes(board: Board) -> str:
     rows = []
     for name, result in board.items():
         shown = [row_of(result, kind) for kind in KINDS]
-        cells = [f"{with_spread(row.test_accuracy, 1)}, {row.test_auc.mean():.3f}" for row in shown]
+        cells = [
+            f"{with_spread(row.test_accuracy, 1)}, {row.test_auc.mean():.3f}"
+            if row.test_auc.size
+            else "–"
+            for row in shown
+        ]
         rows.append([name, *cells])
     header = ["optimizer", *(f"{kind} rate: accuracy, AUC" for kind in KINDS)]
     return f"Accuracy of all test examples in percent, and AUC:\n\n{markdown_table(header, rows)}"

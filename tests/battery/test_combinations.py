@@ -85,7 +85,7 @@ def test_layers_left_to_another_optimizer_do_not_change_the_steps_of_ours(other)
 
 def test_an_optimizer_that_reshapes_the_updates_is_told_that_it_cannot_stand_around_ours():
     tx = optax.flatten(insgd.insgd(0.1))
-    with pytest.raises(ValueError, match=r"optax\.flatten\) cannot stand around this one"):
+    with pytest.raises(ValueError, match=r"reshapes or renames the updates \(optax\.flatten\)"):
         train(tx, perceptron(), insgd.MeanVariances())
 
 

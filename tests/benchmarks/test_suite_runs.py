@@ -9,7 +9,7 @@ import optax
 import pytest
 from PIL import Image
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, matching
 from benchmarks.suite.contenders import MAIN, everyone, trials
 from benchmarks.suite.methods import METHODS
 from benchmarks.suite.page import write_page
@@ -211,3 +211,18 @@ def test_the_workloads_for_a_gpu_run_at_a_reduced_size(tmp_path):
     assert small.counts.tolist() == [10] * 10
     found = Trainer(small, everyone()["INSGD"]).trained([run_of(0, 0.02, "cosine")], test=True)
     assert np.isfinite(found.test.loss).all()
+
+
+def test_a_name_chooses_itself_and_a_word_all_names_with_it():
+    known = ["digits", "digits, imbalance 50", "breast cancer"]
+    assert matching("digits", known) == ["digits"]
+    assert matching("Digit", known) == known[:2]
+    assert matching("", known) == known
+
+
+@pytest.mark.parametrize("suite", ["quick", "full"])
+def test_the_committed_report_is_that_of_the_committed_results(suite, tmp_path):
+    committed = Path(__file__).parents[2] / "benchmarks" / "report" / suite
+    (tmp_path / suite).mkdir()
+    page = write_page(read_all(committed), tmp_path / suite)
+    assert page == (committed / "report.md").read_text()
