@@ -119,9 +119,9 @@ def _other_leaves(
     listed = ", ".join(new[:4]) + (f" and {len(new) - 4} more" if len(new) > 4 else "")
     found = f"it has no entry for {listed}" if new else "it has entries for other leaves"
     return (
-        f"The state was made for other parameters: {found}. Call init() on the parameters that "
-        "are updated, with the same layouts. If parameters were renamed, restore their old names "
-        "before you restore the state."
+        f"The state was made for other parameters: {found}, of this name and shape. Call init() on "
+        "the parameters that are updated, with the same layouts. If they were only renamed, give "
+        "them their old names before you restore the state."
     )
 
 
