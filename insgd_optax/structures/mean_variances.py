@@ -25,7 +25,7 @@ class MeanVariances(EveryUpdate):
 
     .. math::
       A \approx \frac{\operatorname{diag}(\sigma_i^2) + \lambda \bar P I + m m^\top}{1 + \lambda},
-      \qquad m = \mathbb{E}\, x, \quad \sigma_i^2 = \mathbb{E}\, x_i^2 - m_i^2
+      \qquad m = \mathbb{E}\, x, \quad \sigma_i^2 = \max(\mathbb{E}\, x_i^2 - m_i^2, 0)
 
     Pixels and the inputs of a layer behind a ReLU have a large mean. It is the one direction that
     limits the learning rate, and no diagonal captures it. The inverse has a closed form
