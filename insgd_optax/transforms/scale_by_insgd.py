@@ -66,8 +66,9 @@ def scale_by_insgd(
 
     The direction is that of `scale_by_input`, where ``A`` is the history of the second moment of
     the layer's input. The length is a share of the size of the layer's output,
-    :math:`\lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2`, where ``P`` is the guarded power
-    of each feature, pulled to the layer's mean power by ``eps``. Steps have this length while gradients agree and are as large as ever.
+    :math:`\lVert W \rVert_P^2 = \sum_{io} P_i W_{io}^2`, where ``P`` is the guarded power of each
+    feature, pulled to the layer's mean power by ``eps``. Steps have this length while gradients
+    agree and are as large as ever.
 
     At a constant rate, ``v`` is the largest running mean of the squared normalized gradient
     :math:`s`, in the metric of the layer's input. So a step fades with its gradient, and a fitted
@@ -76,8 +77,8 @@ def scale_by_insgd(
 
     On pure noise, steps proportional to the weights would make them grow without end. The last term
     is a weight decay that cancels exactly this growth, where ``q`` is the running mean of
-    :math:`\lVert u \rVert_P^2`, not corrected for its start at zero. Weights that start small or at zero can grow, because the length
-    ``L`` is at least that of ``n`` outputs of size :math:`\ell`.
+    :math:`\lVert u \rVert_P^2`, not corrected for its start at zero. Weights that start small or at
+    zero can grow, because the length ``L`` is at least that of ``n`` outputs of size :math:`\ell`.
 
     Each matrix of a stack of layers is measured separately, together with its bias. A bias is a
     weight on an input that is always 1. A leaf that belongs to no layer (a gain, a position
