@@ -32,8 +32,8 @@ def options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("what", choices=["run", "report", "download"])
     parser.add_argument("--suite", choices=SEEDS, default="quick")
-    parser.add_argument("--workload", default="", help="only names that contain this word")
-    parser.add_argument("--optimizer", default="", help="only names that contain this word")
+    parser.add_argument("--workload", default="", help="a name, or a word in names")
+    parser.add_argument("--optimizer", default="", help="a name, or a word in names")
     parser.add_argument("--all", action="store_true", help="all peers, not only the main ones")
     parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
     parser.add_argument("--steps", type=int, help="steps per run, a multiple of 10, to try things")

@@ -129,16 +129,12 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = report.options(__doc__, steps=300)
     parser.add_argument("--data", type=Path, help="folder, zip or .npz; without it, digits")
     parser.add_argument("--size", type=int, default=32, help="of your images (default 32)")
     shots = "training images of each class (default 2 5 10 20 50)"
     parser.add_argument("--shots", type=int, nargs="+", default=[2, 5, 10, 20, 50], help=shots)
-    parser.add_argument("--steps", type=int, default=300, help="train steps (default 300)")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each (default 5)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
     return parser.parse_args()
 
 

@@ -43,7 +43,7 @@ class ImagesError(ValueError):
 
 
 class Examples(NamedTuple):
-    """Pixels in [-1, 1], and the number of each image's class."""
+    """Pixels, in [-1, 1] where this module reads them, and the number of each image's class."""
 
     images: Float[np.ndarray, "examples size size C"]
     labels: Int[np.ndarray, "examples"]
@@ -102,6 +102,16 @@ def medmnist(path: Path) -> Dataset:
         Examples(scaled(images), labels.ravel().astype(np.int32)) for images, labels in read
     )
     return Dataset(train, validation, test, classes)
+
+
+def batches(data: Examples, size: int, steps: int, seed: int) -> Iterator[Examples]:
+    """A batch for each step, from shuffled passes over the data. The seed decides the order."""
+    rng, rows = np.random.default_rng(seed), np.empty(0, int)
+    for _ in range(steps):
+        while len(rows) < size:
+            rows = np.concatenate([rows, rng.permutation(len(data.labels))])
+        chosen, rows = rows[:size], rows[size:]
+        yield Examples(data.images[chosen], data.labels[chosen])
 
 
 def split(every: Examples, share: float) -> tuple[Examples, Examples, Examples]:
@@ -195,17 +205,6 @@ def opened(path: Path) -> Iterator[Source]:
         raise ImagesError(f"{path} is no folder, no zip and no .npz file.")
     else:
         raise ImagesError(f"There is no {path}.")
-
-
-def image_files(path: Path, depth: int) -> dict[str, bytes]:
-    """The images of a folder or a zip at this depth, sorted, by their path inside it."""
-    with opened(path) as source:
-        return {name: source.read(name) for name in source.at_depth(depth)}
-
-
-def decoded(raw: Sequence[bytes], size: int, mode: str) -> Float[np.ndarray, "images size size C"]:
-    """Pixels in [-1, 1], in PIL's mode ``"RGB"`` or ``"L"``."""
-    return scaled(np.stack([pixels(each, size, mode) for each in raw]))
 
 
 def pixels(raw: bytes, size: int, mode: str) -> UInt8[np.ndarray, "size size *C"]:

@@ -7,7 +7,6 @@ the one four places back, and a quarter are drawn with Zipf's frequencies. So th
 is known too. Rates rise for a tenth of the run and fall to zero with a cosine. About a minute.
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def train(optimizer, test: np.ndarray, steps: int, seed: int, name: str):
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = report.options(__doc__, steps=1000).parse_args()
     test = write_texts(np.random.default_rng(1000), 512)
     curves, losses = {}, {"best possible": best_losses(test)}
     for name, make, peak in (("Adam", optax.adam, 1e-3), ("INSGD", insgd.insgd, 0.04)):
@@ -135,14 +134,6 @@ def draw(path: Path, test: np.ndarray, curves: dict, losses: dict) -> None:
         right.plot(shares, means, "o-", color=report.COLORS[name])
     right.set(xlabel="frequency of a token", ylabel="test loss above the best", xscale="log")
     figure.savefig(path)
-
-
-def parse_arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--steps", type=int, default=1000, help="train steps (default 1000)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

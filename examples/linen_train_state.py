@@ -7,7 +7,6 @@ must end bit by bit where the first one ends. The table checks that, over 5 seed
 are no contest: INSGD is a little ahead after 300 steps and level after 400. About 40 seconds.
 """
 
-import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import digits
+import images
 import insgd_optax as insgd
 import report
 from insgd_optax.linen import TrainState
@@ -57,7 +57,7 @@ def new_state(name: str, seed: int) -> State:
 
 
 @jax.jit
-def train_step(state: State, batch: digits.Examples) -> tuple[State, Float[Array, ""]]:
+def train_step(state: State, batch: images.Examples) -> tuple[State, Float[Array, ""]]:
     # The key of Dropout follows from the step, so a resumed run drops the same units.
     rngs = {"dropout": jax.random.fold_in(jax.random.key(0), state.step)}
 
@@ -76,7 +76,7 @@ def train_step(state: State, batch: digits.Examples) -> tuple[State, Float[Array
     return state, loss
 
 
-def train(state: State, batches: list[digits.Examples]) -> tuple[State, list[float]]:
+def train(state: State, batches: list[images.Examples]) -> tuple[State, list[float]]:
     losses = []
     for batch in batches:
         state, loss = train_step(state, batch)
@@ -85,12 +85,12 @@ def train(state: State, batches: list[digits.Examples]) -> tuple[State, list[flo
 
 
 @jax.jit
-def accuracy(state: State, data: digits.Examples) -> Float[Array, ""]:
+def accuracy(state: State, data: images.Examples) -> Float[Array, ""]:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return (state.apply_fn(variables, data.images).argmax(axis=-1) == data.labels).mean()
 
 
-def train_twice(name: str, batches: list[digits.Examples], seed: int):
+def train_twice(name: str, batches: list[images.Examples], seed: int):
     """One run without a break, and its second half once more from a checkpoint."""
     half = len(batches) // 2
     middle, early = train(new_state(name, seed), batches[:half])
@@ -108,13 +108,13 @@ def train_twice(name: str, batches: list[digits.Examples], seed: int):
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = report.options(__doc__, steps=300).parse_args()
     data, test = digits.load()
     figure, rows = Figure(figsize=(8, 4.5), dpi=150, layout="constrained"), []
     for name in OPTIMIZERS:
         scores, gaps = [], []
         for seed in tqdm(SEEDS, name, disable=None):
-            batches = list(digits.batches(data, BATCH_SIZE, args.steps, seed))
+            batches = list(images.batches(data, BATCH_SIZE, args.steps, seed))
             end, resumed, *losses = train_twice(name, batches, seed)
             scores.append(float(accuracy(end, test)))
             gaps.append(optax.tree.norm(optax.tree.sub(end, resumed), ord="inf"))
@@ -135,14 +135,6 @@ def draw(axes: Axes, name: str, losses: list[float], again: list[float]) -> None
     axes.axvline(half, color="0.35", ls=":")
     axes.set(xlabel="training step (saved at the dotted line)", ylabel="loss", yscale="log")
     axes.legend(loc="lower left")
-
-
-def parse_arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--steps", type=int, default=300, help="train steps (default 300)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 import insgd_optax as insgd
+import report
 from insgd_optax import plots
 
 
@@ -71,14 +72,12 @@ def main() -> None:
 
 
 def table(record: dict[str, float]) -> str:
-    """A line for each layer."""
+    """The last step, with a line for each layer."""
     layers = dict.fromkeys(name.rpartition("/")[0] for name in record if "/" in name)
-    lines = [f"| {'at the last step':16} | {' | '.join(f'{name:>14}' for name in plots.PANELS)} |"]
-    lines.append(f"|{'-' * 18}|{'|'.join('-' * 15 + ':' for _ in plots.PANELS)}|")
-    for layer in layers:
-        cells = (f"{record[f'{layer}/{name}']:14.3g}" for name in plots.PANELS)
-        lines.append(f"| {layer:16} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [layer, *(f"{record[f'{layer}/{name}']:.3g}" for name in plots.PANELS)] for layer in layers
+    ]
+    return report.table(["at the last step", *plots.PANELS], rows)
 
 
 def write_csv(path: Path, steps: list[int], records: list[dict[str, float]]) -> None:
@@ -98,13 +97,9 @@ def write_events(folder: Path, steps: list[int], records: list[dict[str, float]]
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=500, help="train steps (default 500)")
+    parser = report.options(__doc__, steps=500)
     parser.add_argument("--every", type=int, default=10, help="steps between two records")
     parser.add_argument("--tensorboard", action="store_true", help="also write its event files")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
     return parser.parse_args()
 
 

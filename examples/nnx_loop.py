@@ -7,7 +7,6 @@ changes them in place, as it does with the metrics. Each optimizer starts at its
 and a cosine takes it to zero. All numbers are means over 3 seeds. About 30 seconds.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import digits
+import images
 import insgd_optax as insgd
 import report
 
@@ -75,7 +75,7 @@ def train(
     optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
     train_metrics, test_metrics = new_metrics(), new_metrics()
     records = {name: [] for name in ("train loss", "train accuracy", "test loss", "test accuracy")}
-    for step, batch in enumerate(digits.batches(data, BATCH_SIZE, steps, seed), start=1):
+    for step, batch in enumerate(images.batches(data, BATCH_SIZE, steps, seed), start=1):
         model.train()
         train_step(model, optimizer, train_metrics, *batch)
         if step % EVERY == 0 or step == steps:
@@ -89,7 +89,7 @@ def train(
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = report.options(__doc__, steps=600).parse_args()
     data, test = digits.load()
     transforms = {
         "Adam": optax.adam(optax.cosine_decay_schedule(1e-3, args.steps)),
@@ -128,14 +128,6 @@ def draw(path: Path, steps: int, results: dict[str, dict[str, np.ndarray]]) -> N
     figure.axes[0].set_yscale("log")
     figure.axes[1].legend(loc="lower right")
     figure.savefig(path)
-
-
-def parse_arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--steps", type=int, default=600, help="train steps (default 600)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ its usual 0.1, at which it stays at chance in batches of one. Each also runs at 
 four times of its rate. All numbers are means over 3 streams. About 20 seconds.
 """
 
-import argparse
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -88,7 +87,8 @@ def run(name: str, rate: float, batch_size: int, params, images, labels) -> Bool
 
 
 def main() -> None:
-    args = parse_arguments()
+    of = "train steps of 8 images, or eight times as many of one"
+    args = report.options(__doc__, 1000, of).parse_args()
     length = args.steps * max(BATCH_SIZES)
     streams = [(initial_params(seed), *write_stream(length, seed)) for seed in SEEDS]
     results = {}
@@ -126,15 +126,6 @@ def draw(path: Path, results: dict, length: int) -> None:
     below.plot(brightness(length), color="0.35")
     below.set(xlabel="image", ylabel="brightness", yscale="log")
     figure.savefig(path)
-
-
-def parse_arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    steps = "train steps of 8 images, or eight times as many of one (default 1000)"
-    parser.add_argument("--steps", type=int, default=1000, help=steps)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,23 @@
-"""Tables and colors that the examples share."""
+"""Options, tables and colors that the examples share."""
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 # Okabe and Ito's palette: color-blind readers can tell the lines apart too.
 COLORS = {"SGD": "#0072B2", "Adam": "#E69F00", "Muon": "#CC79A7", "INSGD": "#009E73"}
+
+
+def options(about: str | None, steps: int, of: str = "train steps") -> argparse.ArgumentParser:
+    """A parser with ``--steps`` and ``--out``, which shows a module's text as its help."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=about, formatter_class=raw)
+    parser.add_argument("--steps", type=int, default=steps, help=f"{of} (default {steps})")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
+    return parser
 
 
 def percent(shares: Float[np.ndarray, "seeds"]) -> str:

@@ -15,7 +15,6 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -31,6 +30,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import digits
+import images
 import insgd_optax as insgd
 import report
 
@@ -54,7 +54,7 @@ def predict(params, images: Float[Array | np.ndarray, "batch 8 8 1"]) -> Float[A
     return hidden @ params["kernel3"] + params["bias3"]
 
 
-def loss_fn(params, batch: digits.Examples) -> Float[Array, ""]:
+def loss_fn(params, batch: images.Examples) -> Float[Array, ""]:
     logits = predict(params, batch.images)
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
 
@@ -66,7 +66,7 @@ def train_step(optimizer, params, state, batch):
     return optax.apply_updates(params, updates), state, loss
 
 
-def train(name: str, devices: Sequence, data: digits.Examples, size: int, steps: int):
+def train(name: str, devices: Sequence, data: images.Examples, size: int, steps: int):
     """The losses and the final parameters of a run on these devices."""
     automatic = (AxisType.Auto,)
     mesh = jax.make_mesh((len(devices),), ("data",), axis_types=automatic, devices=devices)
@@ -75,7 +75,7 @@ def train(name: str, devices: Sequence, data: digits.Examples, size: int, steps:
     params = jax.device_put(initial_params(seed=0), everywhere)
     state = jax.device_put(optimizer.init(params), everywhere)
     losses = []
-    for batch in tqdm(digits.batches(data, size, steps, seed=0), name, total=steps, disable=None):
+    for batch in tqdm(images.batches(data, size, steps, seed=0), name, total=steps, disable=None):
         batch = jax.device_put(batch, divided)  # each device gets its rows
         params, state, loss = train_step(optimizer, params, state, batch)
         losses.append(float(loss))
@@ -85,7 +85,7 @@ def train(name: str, devices: Sequence, data: digits.Examples, size: int, steps:
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = report.options(__doc__, steps=300).parse_args()
     data, test = digits.load()
     # A single accelerator has none to share the work with.
     devices = jax.devices() if jax.device_count() > 1 else jax.devices("cpu")
@@ -123,14 +123,6 @@ def draw(path: Path, many: int, curves: dict[tuple[str, int], list[float]]) -> N
     below.set(xlabel="training step", ylabel="difference, share of the loss")
     below.legend()
     figure.savefig(path)
-
-
-def parse_arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--steps", type=int, default=300, help="train steps (default 300)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

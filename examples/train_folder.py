@@ -14,7 +14,7 @@ yourself: a patient must not be in two of them. INSGD's network is written to a 
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,22 +87,12 @@ def train(name: str, data: images.Dataset, steps: int, seed: int) -> tuple[Any, 
     optimizer, train_step = training(name, net.classes, steps)
     params = net.init(jax.random.key(seed), data.train.images[:1])["params"]
     state, curve = optimizer.init(params), {}
-    batches = shuffled(data.train, steps, seed)
+    batches = images.batches(data.train, BATCH_SIZE, steps, seed)
     for step, batch in enumerate(tqdm(batches, f"{name}, seed {seed}", steps, disable=None), 1):
         params, state = train_step(params, state, *batch)
         if step % max(steps // CHECKS, 1) == 0 or step == steps:
             curve[step] = float(recalls(confusion(net, params, data.validation)).mean())
     return params, curve
-
-
-def shuffled(data: images.Examples, steps: int, seed: int) -> Iterator[images.Examples]:
-    """A batch for each step, from shuffled passes over the images."""
-    rng, rows = np.random.default_rng(seed), np.zeros(0, int)
-    for _ in range(steps):
-        while len(rows) < BATCH_SIZE:
-            rows = np.concatenate([rows, rng.permutation(len(data.labels))])
-        batch, rows = rows[:BATCH_SIZE], rows[BATCH_SIZE:]
-        yield images.Examples(data.images[batch], data.labels[batch])
 
 
 def probabilities(net: Net, params: Any, pixels: np.ndarray) -> Float[np.ndarray, "images K"]:

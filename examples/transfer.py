@@ -8,7 +8,6 @@ digit: alone, so that it forgets the old ones, or together with ten images of ea
 starts with its own. Each optimizer has its usual constant rate, untuned. About 40 seconds.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -131,10 +130,7 @@ def draw(out: Path, curves: dict[tuple, Float[np.ndarray, "seeds points 2"]]) ->
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="of fine-tuning (default 100)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    args = parser.parse_args()
+    args = report.options(__doc__, 100, "of fine-tuning").parse_args()
     data, found = digits.as_dataset(), {}
     for seed, name in tqdm(list(product(SEEDS, OPTIMIZERS)), "runs", disable=None):
         for key, curve in transfer(OPTIMIZERS[name], data, args.steps, seed).items():

@@ -8,7 +8,6 @@ and Adam then run in coordinates where the inputs of every layer are white. A co
 to zero, from their usual peaks and from a quarter and four times of them. About a minute.
 """
 
-import argparse
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import digits
+import images
 import insgd_optax as insgd
 import report
 
@@ -73,14 +73,14 @@ def make_optimizer(name: str, factor: float, steps: int) -> optax.GradientTransf
 
 
 @jax.jit
-def loss_fn(params, batch: digits.Examples) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def loss_fn(params, batch: images.Examples) -> tuple[Float[Array, ""], Float[Array, ""]]:
     logits = jnp.asarray(MODEL.apply({"params": params}, batch.images))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return losses.mean(), (logits.argmax(axis=-1) == batch.labels).mean()
 
 
 @partial(jax.jit, static_argnames=("name", "steps"))
-def train_step(name: str, factor: float, steps: int, params, state, batch: digits.Examples):
+def train_step(name: str, factor: float, steps: int, params, state, batch: images.Examples):
     optimizer = make_optimizer(name, factor, steps)
     _, grads, input_stats = insgd.value_and_grad(loss_fn, has_aux=True)(params, batch)
     updates, state = optimizer.update(grads, state, params, input_stats=input_stats)
@@ -92,7 +92,7 @@ def train(name: str, factor: float, seed: int, data, test, steps: int) -> np.nda
     params = MODEL.init(jax.random.key(seed), data.images[:1])["params"]
     state = make_optimizer(name, factor, steps).init(params)
     scores = [(0, *loss_fn(params, test))]
-    for step, batch in enumerate(digits.batches(data, BATCH_SIZE, steps, seed), start=1):
+    for step, batch in enumerate(images.batches(data, BATCH_SIZE, steps, seed), start=1):
         params, state = train_step(name, factor, steps, params, state, batch)
         if step % EVERY == 0 or step == steps:
             scores.append((step, *loss_fn(params, test)))
@@ -100,7 +100,7 @@ def train(name: str, factor: float, seed: int, data, test, steps: int) -> np.nda
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = report.options(__doc__, steps=300).parse_args()
     data, test = digits.load()
     results = {}
     for name, factor in tqdm(list(product(NAMES, FACTORS)), "settings", disable=None):
@@ -134,14 +134,6 @@ def draw(path: Path, results: dict) -> None:
     right.set_xticks(FACTORS, FACTORS)
     right.minorticks_off()
     figure.savefig(path)
-
-
-def parse_arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--steps", type=int, default=300, help="train steps (default 300)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_the_code_blocks_of_a_page_run_from_top_to_bottom(page: pathlib.Path) -> None:
     blocks = BLOCK.findall(page.read_text())
+    assert blocks, f"{page.name} shows no code"
     names: dict[str, object] = {"__name__": page.stem}
     with jax.enable_x64(False):  # as it is for a reader
         for block in blocks:

@@ -94,9 +94,9 @@ def settled(scores: Scores, start: Seeds, chance: float | None) -> Scores:
 def verdict(case: Case, name: str) -> Verdict:
     """The outcome for an optimizer at its default learning rate.
 
-    A tie is within the fixed difference or two standard errors of the paired one, whichever is
-    larger. One diverged seed of three would hide behind the standard error it causes, so a
-    diverged case always counts as a loss.
+    A tie is a gap below a fixed threshold, or below two standard errors of the paired difference.
+    The larger bound counts. One diverged seed of three would hide behind the standard error it
+    causes, so a diverged case always counts as a loss.
     """
     rival = case.best(case.best_rival(name))
     differences = case.sign * (case.at_default(name) - rival)

@@ -26,7 +26,7 @@ from benchmarks.step_time.workloads import Workload, large_workloads, workloads
 
 # The most rounds of compilation. They take longer than rounds of steps and vary less.
 COMPILATIONS = 5
-# Untimed steps. After them Full's history is no longer young.
+# Untimed steps at the start, while Full refreshes its factors more often.
 WARM_UP = 20
 
 

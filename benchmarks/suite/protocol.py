@@ -39,7 +39,8 @@ class Cell:
     @property
     def task(self) -> Task:
         chosen = task(self.workload, self.data)
-        return dataclasses.replace(chosen, steps=self.steps or chosen.steps)
+        # A copy would forget its checksum, which reads all data.
+        return dataclasses.replace(chosen, steps=self.steps) if self.steps else chosen
 
     @property
     def name(self) -> str:

@@ -66,8 +66,8 @@ def _verdicts(found: Mapping[str, Board]) -> list[str]:
             lost = [workload for workload, each in outcomes.items() if each == "loss"]
             behind = f" Behind on: {'; '.join(lost)}." if lost else ""
             lines.append(
-                f"- **{name}, {kind} rate**, against the best tuned peer: {counts[0]} wins, "
-                f"{counts[1]} ties, {counts[2]} losses.{behind}"
+                f"- **{name}, {kind} rate**, against the best tuned peer: won {counts[0]}, "
+                f"tied {counts[1]}, lost {counts[2]}.{behind}"
             )
     return lines
 

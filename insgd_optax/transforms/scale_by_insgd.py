@@ -160,9 +160,10 @@ def scale_by_insgd(
         if params is None:
             raise ValueError(NO_PARAMS)
         observed = history.observe(updates, state.inputs, input_stats)
+        leaves = dict(named_leaves(updates))
         if has_momentum:
-            _check_momentum(updates, state.momentum)
-        units = units_of(observed, dict(named_leaves(updates)))
+            _check_momentum(leaves, state.momentum)
+        units = units_of(observed, leaves)
         layouts = {path: layout for each in units for path, layout in each.layouts.items()}
         dtype = state.inputs.power.dtype
         old_momentum = state.momentum if has_momentum else optax.tree.zeros_like(updates)
@@ -205,16 +206,15 @@ def scale_by_insgd(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_momentum(updates: optax.Updates, momentum: optax.Updates) -> None:
+def _check_momentum(leaves: Mapping[str, Array], momentum: optax.Updates) -> None:
     """Raises if a leaf's momentum has another shape. Under ``jax.jit`` only shapes are known."""
-    kept = dict(named_leaves(momentum))
-    for path, leaf in named_leaves(updates):
-        if path in kept and jnp.shape(kept[path]) != jnp.shape(leaf):
+    for path, kept in named_leaves(momentum):
+        if path in leaves and jnp.shape(kept) != jnp.shape(leaves[path]):
             raise ValueError(
-                f"The state was made for other parameters: '{path}' of shape {jnp.shape(leaf)} has "
-                f"a momentum of shape {jnp.shape(kept[path])}. Call init() on these parameters. To "
-                "keep the state of the other layers, give this one an optimizer of its own with "
-                "optax.partition."
+                f"The state was made for other parameters: '{path}' of shape "
+                f"{jnp.shape(leaves[path])} has a momentum of shape {jnp.shape(kept)}. Call init() "
+                "on these parameters. To keep the state of the other layers, give this one an "
+                "optimizer of its own with optax.partition."
             )
 
 

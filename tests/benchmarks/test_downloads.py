@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.shared import downloads
 from benchmarks.suite.workloads.cifar import CLASSES
-from examples.images import decoded, image_files
+from examples.images import opened
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
@@ -38,11 +38,12 @@ def _archive(path) -> None:
 def test_an_archive_becomes_folders_of_classes_in_the_order_of_the_archive(tmp_path):
     _archive(tmp_path / "archive.tar.gz")
     downloads.write_images(tmp_path / "archive.tar.gz", tmp_path / "cifar10.zip")
-    files = image_files(tmp_path / "cifar10.zip", depth=2)
+    first = [f"train/{CLASSES[0]}/{number:04}.png" for number in range(3)]
+    with opened(tmp_path / "cifar10.zip") as source:
+        files = source.at_depth(2)
+        pixels = source.pixels(first, 32, "RGB")
     assert len(files) == 12
     assert f"test/{CLASSES[5]}/0000.png" in files
-    first = [f"train/{CLASSES[0]}/{number:04}.png" for number in range(3)]
-    pixels = decoded([files[name] for name in first], 32, "RGB")
     np.testing.assert_allclose(pixels, IMAGES[[0, 1, 3]] / 127.5 - 1, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ original. Images are 16 x 16 pixels, except in the suite for a GPU.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ from benchmarks.shared.image_networks import (
 )
 from benchmarks.shared.images import augmented
 from benchmarks.suite.task import POINTS, Examples, Splits, Task, shuffled
-from examples.images import decoded, image_files
+from examples.images import opened
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 FILES = ("cifar10.zip", "cifar10_if10.zip")
@@ -78,16 +78,6 @@ def long_tailed(path: Path, imbalance: float, size: int, most: int, held: int) -
     Validation takes the last ``held`` images of each class. Training never uses them, even if that
     leaves it fewer images.
     """
-    files = image_files(path, depth=2)
-
-    def part(name: str, rows: Callable[[int, int], slice]) -> Examples:
-        labelled = [
-            (raw, label)
-            for label, every in enumerate(_by_class(files, name))
-            for raw in every[rows(label, len(every))]
-        ]
-        images, labels = zip(*labelled, strict=True)
-        return Examples(decoded(images, size, "RGB"), np.array(labels, np.int32))
 
     def kept(label: int, number: int) -> slice:
         wanted = int(most * imbalance ** (-label / (len(CLASSES) - 1)))
@@ -98,16 +88,26 @@ def long_tailed(path: Path, imbalance: float, size: int, most: int, held: int) -
             )
         return slice(min(wanted, number - held))
 
-    return Splits(
-        part("train", kept),
-        part("train", lambda label, number: slice(number - held, number)),
-        part("test", lambda label, number: slice(number)),
-    )
+    with opened(path) as source:
+
+        def part(name: str, rows: Callable[[int, int], slice]) -> Examples:
+            files, labels = [], []
+            for label, every in enumerate(_by_class(source.at_depth(2), name)):
+                chosen = every[rows(label, len(every))]
+                files += chosen
+                labels += [label] * len(chosen)
+            return Examples(source.pixels(files, size, "RGB"), np.array(labels, np.int32))
+
+        return Splits(
+            part("train", kept),
+            part("train", lambda label, number: slice(number - held, number)),
+            part("test", lambda label, number: slice(number)),
+        )
 
 
-def _by_class(files: Mapping[str, bytes], part: str) -> list[list[bytes]]:
+def _by_class(files: list[str], part: str) -> list[list[str]]:
     starts = [f"{part}/{name}/" for name in CLASSES]
-    return [[files[name] for name in files if name.startswith(start)] for start in starts]
+    return [[file for file in files if file.startswith(start)] for start in starts]
 
 
 def _with(model: nn.Module, imbalance: float) -> Callable[[Path], Task]:
