@@ -120,11 +120,15 @@ class Trainer:
         """The area under the ROC curve of two classes. NaN otherwise and without examples."""
         pieces = _pieces(len(split.labels))
         if not pieces or self.task.classes is None or len(self.task.classes) != 2:
-            return np.full(np.shape(jax.tree.leaves(carry.params)[0])[: self.task.together], np.nan)
+            return np.full(self._runs(carry), np.nan)
         logits = np.concatenate([self._outputs(carry, split.inputs[rows]) for rows in pieces], -2)
         margins = np.nan_to_num(logits[..., 1] - logits[..., 0])
         areas = [roc_auc_score(split.labels, each) for each in np.atleast_2d(margins)]
         return np.reshape(areas, margins.shape[:-1])
+
+    def _runs(self, carry: Carry) -> tuple[int, ...]:
+        """The leading axis of several runs. Empty for one."""
+        return np.shape(jax.tree.leaves(carry.params)[0])[: self.task.together]
 
     @property
     def steps_at_once(self) -> int:
@@ -176,14 +180,17 @@ class Trainer:
         return losses.sum(), right.astype(jnp.float32) @ of_class
 
     def scores(self, carry: Carry, split: Examples) -> Scores:
-        number = len(split.labels)
+        """Without examples all values are NaN. Few networks can be called on none."""
+        number, classes = len(split.labels), len(self.task.classes or ())
+        if not number:
+            runs = self._runs(carry)
+            return Scores(np.full(runs, np.nan), np.full((*runs, classes), np.nan))
         parts = [jax.tree.map(lambda array, n=rows: array[n], split) for rows in _pieces(number)]
-        sums = [self._evaluate(carry, part) for part in parts or [split]]
+        sums = [self._evaluate(carry, part) for part in parts]
         loss, right = (np.sum([each[place] for each in sums], axis=0) for place in (0, 1))
-        classes = len(self.task.classes or ())
         counts = np.bincount(split.labels.ravel(), minlength=classes)[:classes]
         with np.errstate(invalid="ignore"):  # 0 / 0 where a class has no example
-            return Scores(loss / max(1, number), 100 * right / counts)
+            return Scores(loss / number, 100 * right / counts)
 
 
 def _pieces(number: int) -> list[slice]:

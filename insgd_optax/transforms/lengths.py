@@ -4,7 +4,8 @@ A unit is a set of leaves that step together: a matrix of a layer with its bias,
 belongs to no layer. In the metric P of the layer's inputs a unit has
 
     a size       U = ‖W‖_P       size of the layer's output if features are uncorrelated
-    a length     L               the size, or that of outputs of size ``least`` if this is larger
+    a length     L               the size, or that of outputs of size ``least`` if this is larger;
+                                 a tenth of it (``vector_rate``) for gains and shifts of norms
     a power      s = ⟨u, G⟩      of its normalized gradient u = A⁻¹ G, measured on the output
     a reference  v               the largest running mean of s so far; a schedule lowers it to the
                                  current one (see `reference`)
@@ -31,9 +32,10 @@ class Sizes(NamedTuple):
 
     Attributes:
       power: the unit's power s in this batch.
-      growth: squared size of its normalized gradient, in the metric P.
+      growth: squared size of its normalized gradient, in the metric P. For gains and shifts times
+        the square of ``vector_rate``.
       size: squared size of its weights, U².
-      length: the same with a lower bound, L². A step is a share of L.
+      length: L². A step is a share of L.
       seen: 1 if the unit saw rows, else 0.
     """
 

@@ -16,7 +16,7 @@ from insgd_optax.transforms.lengths import GradientHistory, factors, reference, 
 from insgd_optax.transforms.matching import NO_PARAMS
 from insgd_optax.transforms.normalizer import History, ScaleByInputState, kept_unless
 from insgd_optax.transforms.scale_by_input import check_decay
-from insgd_optax.transforms.units import Parts, sizes_of, units_of
+from insgd_optax.transforms.units import LengthSettings, Parts, sizes_of, units_of
 from insgd_optax.trees import merged_leaves, named_leaves, split_leaves, where_all
 
 
@@ -49,6 +49,7 @@ def scale_by_insgd(
     relative: Number = 1.0,
     least: float = 0.1,
     least_of_tables: float = 1.0,
+    vector_rate: float = 0.1,
     learning_rate: optax.ScalarOrSchedule = 0.0,
     layouts: Mapping[str, Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -82,7 +83,8 @@ def scale_by_insgd(
 
     Each matrix of a stack of layers is measured separately, together with its bias. A bias is a
     weight on an input that is always 1. A leaf that belongs to no layer (a gain, a position
-    embedding) is a unit by itself, with ``A`` and ``P`` of 1.
+    embedding) is a unit by itself, with ``A`` and ``P`` of 1. A vector among these, such as a gain
+    or shift of a norm, moves at a tenth of the learning rate.
 
     >>> import insgd_optax
     >>> loss_fn = lambda params, inputs: jnp.sum(inputs @ params["kernel"])
@@ -106,6 +108,8 @@ def scale_by_insgd(
         share of.
       least_of_tables: the same for lookups. Table rows are inputs of other layers, whose usual size
         is 1, and they often start much smaller.
+      vector_rate: the factor on the learning rate of vectors that belong to no layer. A vector has
+        at most one axis longer than 1.
       learning_rate: :math:`\eta`, the rate or schedule that will multiply the steps. It is not
         applied here, but sets ``v`` and the decay that balances growth. 0 means a constant rate
         and no decay.
@@ -129,7 +133,8 @@ def scale_by_insgd(
         check_between(name, setting, 0, 1)
     check_between("eps", eps, 0)
     check_between("relative", relative, 0, 1)
-    for name, size in (("least", least), ("least_of_tables", least_of_tables)):
+    settings = LengthSettings(least, least_of_tables, vector_rate)
+    for name, size in settings._asdict().items():
         check_is_static(name, size)
         check_between(name, size, 0)
     history = History(
@@ -173,7 +178,7 @@ def scale_by_insgd(
         # One pass over all gradients and weights, then arithmetic on a few values per unit.
         directions = [each.directions(parts) for each, parts in zip(units, gradients, strict=True)]
         like = state.inputs.power_weight
-        sizes = sizes_of(units, directions, gradients, weights, least, least_of_tables, like)
+        sizes = sizes_of(units, directions, gradients, weights, settings, like)
         taken = state.inputs.count - state.inputs.skipped
         gradient_history = with_batch(state.gradients, sizes, gradient_decay, taken)
         rate = learning_rate(state.inputs.count) if callable(learning_rate) else learning_rate

@@ -12,6 +12,7 @@ along the groups, so its step is traced, compiled and launched once:
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +27,14 @@ from insgd_optax.transforms.stacks import Stack, opened
 
 Matrices = Mapping[str, Inexact[Array, "_ _ _"]]
 Parts = Sequence[Inexact[Array, "_ _ _"]]  # of weights, and of their biases
+
+
+class LengthSettings(NamedTuple):
+    """The settings of `scale_by_insgd` for the length of a step."""
+
+    least: float
+    least_of_tables: float
+    vector_rate: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +93,17 @@ class Units:
         ]
         return opened(stacks, {path: layout.groups for path, layout in self.layouts.items()})
 
-    def shortest(self, least: float, least_of_tables: float) -> float:
-        """The lower bound on the squared length of each group's step."""
+    def shortest(self, settings: LengthSettings) -> float:
+        """The lower bound on the squared size that each group's step is a share of."""
         layout = self.layouts[self.parts[0][0]]
         outputs = math.prod(layout.shape) / max(1, layout.groups * layout.inputs)
-        return outputs * (least_of_tables if layout.one_hot else least) ** 2
+        return outputs * (settings.least_of_tables if layout.one_hot else settings.least) ** 2
+
+    def share(self, settings: LengthSettings) -> float:
+        """The factor on the learning rate: below 1 for gains and shifts."""
+        shape = self.layouts[self.parts[0][0]].shape
+        is_vector = max(shape, default=1) == math.prod(shape)
+        return settings.vector_rate if self.structure is None and is_vector else 1.0
 
 
 def units_of(observed: Observed, leaves: Mapping[str, Array]) -> list[Units]:
@@ -121,8 +136,7 @@ def sizes_of(
     directions: Sequence[Parts],
     gradients: Sequence[Parts],
     weights: Sequence[Parts],
-    least: float,
-    least_of_tables: float,
+    settings: LengthSettings,
     like: Float[Array, " groups"],
 ) -> Sizes:
     """Computes the `Sizes` of all units, in vectors shaped like ``like``."""
@@ -131,18 +145,18 @@ def sizes_of(
         return jnp.concatenate([*values, jnp.zeros(1, like.dtype)])[order]
 
     order = np.full(like.size, sum(each.at.size for each in units))
-    shortest, start = np.zeros(like.size, like.dtype), 0
+    (shortest, share), start = np.zeros((2, like.size), like.dtype), 0
     for each in units:
         order[each.at] = start + np.arange(each.at.size)
-        shortest[each.at] = each.shortest(least, least_of_tables)
+        shortest[each.at], share[each.at] = each.shortest(settings), each.share(settings)
         start += each.at.size
     of_units = list(zip(units, directions, gradients, weights, strict=True))
     size = packed(each.size(parts) for each, _, _, parts in of_units)
     return Sizes(
         power=packed(each.power(u, parts) for each, u, parts, _ in of_units),
-        growth=packed(each.size(u) for each, u, _, _ in of_units),
+        growth=share**2 * packed(each.size(u) for each, u, _, _ in of_units),
         size=size,
-        length=jnp.maximum(size, shortest),
+        length=share**2 * jnp.maximum(size, shortest),
         seen=packed(each.seen.astype(like.dtype) for each in units),
     )
 

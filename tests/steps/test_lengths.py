@@ -162,3 +162,34 @@ def test_two_containers_take_the_same_step():
         found.append(tx.update(grads, tx.init(start), start, input_stats=input_stats)[0])
     for name in params:
         np.testing.assert_allclose(found[0][name], found[1][name]["kernel"], rtol=1e-6)
+
+
+def test_a_vector_without_a_layer_moves_by_a_tenth_of_the_share_of_others():
+    gradients = {"gain": jnp.full(4, 3.0), "position": jnp.ones((2, 4)), "scale": jnp.array(5.0)}
+    params = jax.tree.map(jnp.ones_like, gradients)
+    none = dict.fromkeys(params)
+
+    def moved(**settings: Any) -> dict[str, float]:
+        tx = insgd.scale_by_insgd(momentum=0.0, **settings)
+        steps, _ = tx.update(gradients, tx.init(params), params, input_stats=none)
+        return {name: rms(step) for name, step in steps.items()}
+
+    expected = {"gain": 0.1, "position": 1.0, "scale": 0.1}
+    assert moved() == pytest.approx(expected)
+    assert moved(vector_rate=1.0) == pytest.approx(dict.fromkeys(params, 1.0))
+    assert set(moved(vector_rate=0.0).values()) == {0.0, moved()["position"]}
+
+
+def test_the_decay_of_a_vector_cancels_the_growth_of_its_shorter_steps():
+    params, rate = {"gain": jnp.ones(64)}, 0.2
+    tx = insgd.insgd(rate, momentum=None)
+
+    def step(carry: Any, key: Any) -> tuple[Any, None]:
+        params, state = carry
+        grads = {"gain": jax.random.normal(key, (64,))}
+        updates, state = tx.update(grads, state, params, input_stats={"gain": None})
+        return (optax.apply_updates(params, updates), state), None
+
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    (after, _), _ = jax.jit(lambda: jax.lax.scan(step, (params, tx.init(params)), keys))()
+    assert 0.1 < rms(after["gain"]) < 2.0
