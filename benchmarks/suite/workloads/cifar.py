@@ -35,11 +35,11 @@ def shifted(key: Array, batch: Examples, number: Array) -> Examples:
     return batch._replace(inputs=augmented(key, jnp.asarray(batch.inputs)))
 
 
-def cifar(path: Path, model: nn.Module, imbalance: float) -> Task:
+def cifar(path: Path, model: nn.Module, imbalance: float, steps: int = STEPS) -> Task:
     """Each class has 400 training images at imbalance 1, and 4500 down to 450 at 10."""
     most, held = {1.0: (400, 100), 10.0: (4500, 50)}.get(imbalance, (5000, 300))
     splits = long_tailed(path, imbalance, SIZE, most, held)
-    return Task(model, splits, CLASSES, BATCH, STEPS, shifted, together=False)
+    return Task(model, splits, CLASSES, BATCH, steps, shifted, together=False)
 
 
 def published(path: Path, imbalance: float) -> Task:
@@ -110,8 +110,8 @@ def _by_class(files: list[str], part: str) -> list[list[str]]:
     return [[file for file in files if file.startswith(start)] for start in starts]
 
 
-def _with(model: nn.Module, imbalance: float) -> Callable[[Path], Task]:
-    return lambda path: cifar(path, model, imbalance)
+def _with(model: nn.Module, imbalance: float, steps: int = STEPS) -> Callable[[Path], Task]:
+    return lambda path: cifar(path, model, imbalance, steps)
 
 
 WORKLOADS = {
@@ -119,7 +119,7 @@ WORKLOADS = {
     "CIFAR-10, imbalance 10": (FILES, _with(NormalizedConvNet(10), 10.0)),
     "CIFAR-10, imbalance 100": (FILES, _with(NormalizedConvNet(10), 100.0)),
     "CIFAR-10, imbalance 100, without BatchNorm": (FILES, _with(PlainConvNet(10), 100.0)),
-    "CIFAR-10, imbalance 100, ResNet-20": (FILES, _with(ResNet(10, width=8), 100.0)),
+    "CIFAR-10, imbalance 100, ResNet-20": (FILES, _with(ResNet(10, width=8), 100.0, STEPS // 2)),
     "CIFAR-10, transfer": (FILES, transfer),
     "CIFAR-10, imbalance 10, ViT": (FILES, _with(VisionTransformer(10), 10.0)),
 }
