@@ -154,9 +154,9 @@ def sizes_of(
     size = packed(each.size(parts) for each, _, _, parts in of_units)
     return Sizes(
         power=packed(each.power(u, parts) for each, u, parts, _ in of_units),
-        growth=share**2 * packed(each.size(u) for each, u, _, _ in of_units),
+        growth=jnp.square(share) * packed(each.size(u) for each, u, _, _ in of_units),
         size=size,
-        length=share**2 * jnp.maximum(size, shortest),
+        length=jnp.square(share) * jnp.maximum(size, shortest),
         seen=packed(each.seen.astype(like.dtype) for each in units),
     )
 
