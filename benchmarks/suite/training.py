@@ -105,13 +105,16 @@ class Trainer:
             if last % (task.steps // POINTS) == 0:
                 curve.append(self.scores(carry, task.data.validation))
         points = jax.tree.map(lambda *each: np.stack(each), *curve)
-        split = task.data.test if test else jax.tree.map(lambda array: array[:0], task.data.test)
-        tested = self.scores(carry, split)
+        if not test:
+            nothing = np.full(self._runs(carry), np.nan)
+            recalls = np.repeat(nothing[..., None], len(task.classes or ()), axis=-1)
+            return Trained(points, Scores(nothing, recalls), nothing, nothing)
+        split, tested = task.data.test, self.scores(carry, task.data.test)
         return Trained(points, tested, self._accuracy(tested, split), self._area(carry, split))
 
     def _accuracy(self, tested: Scores, split: Examples) -> Float[np.ndarray, "..."]:
-        """The accuracy on all examples together. NaN for texts and without examples."""
-        if self.task.classes is None or not len(split.labels):
+        """The accuracy on all examples together. NaN for texts."""
+        if self.task.classes is None:
             return np.full_like(tested.loss, np.nan)
         counts = np.bincount(split.labels, minlength=len(self.task.classes))
         return np.nan_to_num(tested.recalls) @ counts / len(split.labels)
@@ -180,11 +183,7 @@ class Trainer:
         return losses.sum(), right.astype(jnp.float32) @ of_class
 
     def scores(self, carry: Carry, split: Examples) -> Scores:
-        """Without examples all values are NaN. Few networks can be called on none."""
         number, classes = len(split.labels), len(self.task.classes or ())
-        if not number:
-            runs = self._runs(carry)
-            return Scores(np.full(runs, np.nan), np.full((*runs, classes), np.nan))
         parts = [jax.tree.map(lambda array, n=rows: array[n], split) for rows in _pieces(number)]
         sums = [self._evaluate(carry, part) for part in parts]
         loss, right = (np.sum([each[place] for each in sums], axis=0) for place in (0, 1))
