@@ -17,7 +17,7 @@ from benchmarks.shared.downloads import download
 from benchmarks.suite.contenders import MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
-from benchmarks.suite.results import path, read_all, run_missing
+from benchmarks.suite.results import read_all, read_left_out, run_missing
 from benchmarks.suite.task import POINTS
 from benchmarks.suite.workloads import has_own_images, names
 
@@ -37,7 +37,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="all peers, not only the main ones")
     parser.add_argument("--minutes", type=float, help="start no run after this many minutes")
     parser.add_argument("--steps", type=int, help="steps per run, a multiple of 10, to try things")
-    parser.add_argument("--again", action="store_true", help="rerun cells that have a file")
+    parser.add_argument("--again", action="store_true", help="rerun cells that have a file, and "
+                        "keep each file until its new result")  # fmt: skip
     parser.add_argument("--data", type=Path, help="folder of data sets or of class folders")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--out", type=Path, help="folder (default benchmarks/report; of your own "
@@ -83,11 +84,8 @@ def main() -> None:
         return
     folder = chosen.out / chosen.suite
     if chosen.what == "run":
-        cells = chosen_cells(chosen)
-        for cell in cells if chosen.again else ():
-            path(cell, folder).unlink(missing_ok=True)
-        run_missing(cells, folder, chosen.jobs, chosen.minutes)
-    print(write_page(read_all(folder), folder))
+        run_missing(chosen_cells(chosen), folder, chosen.jobs, chosen.minutes, chosen.again)
+    print(write_page(read_all(folder), folder, read_left_out(folder)))
 
 
 if __name__ == "__main__":

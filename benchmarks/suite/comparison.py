@@ -40,7 +40,13 @@ def peers(board: Board) -> list[str]:
 def row_of(result: Result, kind: str, schedule: str = "", method: str = PLAIN) -> Row:
     """The row of a result, by default with the schedule that the optimizer is designed for."""
     wanted = kind, schedule or result.headline, method
-    return next(row for row in result.rows if (row.kind, row.schedule, row.method) == wanted)
+    for row in result.rows:
+        if (row.kind, row.schedule, row.method) == wanted:
+            return row
+    raise LookupError(
+        f"A result has no row with the {kind} rate, the schedule '{wanted[1]}' and the method "
+        f"'{method}'. Make its file again: python -m benchmarks run --again --workload NAME"
+    )
 
 
 def is_text(row: Row) -> bool:

@@ -1,6 +1,6 @@
 """The page: goals, the profile, and every workload."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from benchmarks.suite.comparison import (
     tested,
     time_to,
 )
+from benchmarks.suite.contenders import MAIN
 from benchmarks.suite.figure import draw
 from benchmarks.suite.goals import goals
 from benchmarks.suite.methods import METHODS, PLAIN
@@ -33,18 +34,20 @@ from benchmarks.suite.workloads import QUICK, WITH_DATA
 PUBLISHED = {
     "PneumoniaMNIST": "MedMNIST (Yang et al., 2023) reports an AUC of 0.944 and an accuracy of "
     "85.4 % for a ResNet-18 at 28 × 28 pixels, 100 epochs. The network here is far smaller and "
-    "trains for six.",
+    "trains for five.",
     "CIFAR-10-LT, imbalance 100, ResNet-32": "Published test accuracies with SGD (Zhang et al., "
     "2021): cross-entropy 69.9, LDAM with deferred weights 75.4, balanced softmax 76.4.",
 }
 
 
-def write_page(found: Mapping[str, Board], folder: Path) -> str:
-    """Writes ``report.md`` and its figure. Returns the page."""
+def write_page(found: Mapping[str, Board], folder: Path, left_out: Sequence[str] = ()) -> str:
+    """Writes ``report.md`` and its figure. Returns the page, which lists what was left out."""
     by_workload = {name: board for name, board in found.items() if OURS in board and peers(board)}
+    notes = _left_out(left_out)
     if not by_workload:
-        return "No workload has been run with ours and a peer yet."
-    sections = [_head(folder.name, by_workload), in_words(by_workload), goals(by_workload)]
+        return "\n\n".join(["No workload has been run with ours and a peer yet.", *notes])
+    head = "\n\n".join([_head(folder.name), *_missing(folder.name, found), *notes])
+    sections = [head, in_words(by_workload), goals(by_workload)]
     sections.append(_profiles(by_workload))
     sections += [_section(name, board) for name, board in by_workload.items()]
     page = "\n\n".join(sections) + "\n"
@@ -54,23 +57,40 @@ def write_page(found: Mapping[str, Board], folder: Path) -> str:
     return page
 
 
-def _head(suite: str, found: Mapping[str, Board]) -> str:
+def _head(suite: str) -> str:
     """The commands that make each number, and how to disagree."""
     data = "" if suite == "quick" else " --data FOLDER"
+    images = "" if suite == "quick" else (
+        " It needs a folder of images: [the suite](../../../docs/suite.md#workloads) says where "
+        "to get them."
+    )  # fmt: skip
     return (
         f"# Report of the {suite} suite\n\n"
-        f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`. Add "
-        "`--workload NAME --optimizer NAME` for a single row, and `--again` to make it anew. The "
-        "files in `cells` hold every run with its machine and versions. Is a peer set up badly? "
-        "Change its line in `benchmarks/suite/contenders.py`, run it again, and send the files as "
-        f"a pull request.{_missing(suite, found)}"
+        f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`.{images}"
+        " Add `--workload NAME --optimizer NAME` for a single row, and `--again` to make it anew. "
+        "The files in `cells` hold every run with its machine and versions. Is a peer set up "
+        "badly? Change its line in `benchmarks/suite/contenders.py`, run it again, and send the "
+        "files as a pull request."
     )
 
 
-def _missing(suite: str, found: Mapping[str, Board]) -> str:
+def _missing(suite: str, found: Mapping[str, Board]) -> list[str]:
+    """Which workloads have not been run, or with which of the main optimizers."""
     known = {"quick": QUICK, "full": {**QUICK, **WITH_DATA}}.get(suite, {})
-    missing = [name for name in known if name not in found]
-    return f"\n\nNot run yet: {'; '.join(missing)}." if missing else ""
+    missing = []
+    for workload in [*known, *(name for name in found if name not in known)]:
+        names = [name for name in MAIN if name not in found.get(workload, {})]
+        if names:
+            whole = len(names) == len(MAIN)
+            missing.append(workload if whole else f"{workload} with {', '.join(names)}")
+    return [f"Not run yet: {'; '.join(missing)}."] if missing else []
+
+
+def _left_out(lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    listed = "\n".join(f"- {line}" for line in lines)
+    return [f"**Left out**, as these files have other settings than the rest:\n\n{listed}"]
 
 
 def _profiles(found: Mapping[str, Board]) -> str:

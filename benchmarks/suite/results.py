@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.shared.processes import in_processes
 from benchmarks.shared.report import listed, write_json
+from benchmarks.suite.agreement import File, agreeing, left_out
 from benchmarks.suite.contenders import everyone
 from benchmarks.suite.protocol import Cell, Result, Row, run
 from benchmarks.suite.speed import Speed
@@ -19,14 +20,18 @@ from benchmarks.suite.speed import Speed
 DIGITS = 6  # significant digits in the files
 
 
-def run_missing(cells: Iterable[Cell], folder: Path, jobs: int, minutes: float | None) -> None:
+def run_missing(
+    cells: Iterable[Cell], folder: Path, jobs: int, minutes: float | None, again: bool = False
+) -> None:
     """Runs each cell that has no file with its settings. Starts none after ``minutes``.
+
+    With ``again`` it runs all cells. A file stays until its new result replaces it.
 
     Raises:
       RuntimeError: if a cell failed, once all others have finished.
     """
     end = None if minutes is None else time.time() + 60 * minutes
-    missing = [cell for cell in cells if not is_done(cell, folder)]
+    missing = [cell for cell in cells if again or not is_done(cell, folder)]
     in_processes([functools.partial(_run, cell, folder, end) for cell in missing], jobs)
 
 
@@ -57,15 +62,37 @@ def write(cell: Cell, result: Result, folder: Path) -> None:
 
 
 def read_all(folder: Path) -> dict[str, dict[str, Result]]:
-    """All results in a folder, by workload and optimizer. Optimizers have their usual order."""
+    """The results in a folder, by workload and optimizer. Optimizers have their usual order.
+
+    Files whose settings differ from others of their workload are left out, see `agreeing`.
+    """
     order = list(everyone())
     found: dict[str, dict[str, Result]] = {}
-    contents = [json.loads(file.read_text()) for file in sorted((folder / "cells").glob("*.json"))]
-    contents.sort(key=lambda content: order.index(content["settings"]["optimizer"]))
-    for content in contents:
-        settings = content["settings"]
-        found.setdefault(settings["workload"], {})[settings["optimizer"]] = _result(content)
+    for file in sorted(agreeing(_files(folder)), key=lambda file: order.index(file.optimizer)):
+        found.setdefault(file.workload, {})[file.optimizer] = _result(file.content)
     return dict(sorted(found.items()))
+
+
+def read_left_out(folder: Path) -> list[str]:
+    """What `read_all` leaves out: a line for each workload, with the command that mends it."""
+    return left_out(_files(folder), folder)
+
+
+def _files(folder: Path) -> list[File]:
+    """All files of a folder.
+
+    Raises:
+      ValueError: if a file has an optimizer that is not in `everyone`.
+    """
+    paths = sorted((folder / "cells").glob("*.json"))
+    files = [File(path, json.loads(path.read_text())) for path in paths]
+    for file in files:
+        if file.optimizer not in everyone():
+            raise ValueError(
+                f"{file.path} has results of '{file.optimizer}', which is not an optimizer of the "
+                "suite. Add it to benchmarks/suite/contenders.py, or remove the file."
+            )
+    return files
 
 
 def _result(content: dict[str, Any]) -> Result:
