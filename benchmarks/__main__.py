@@ -55,8 +55,11 @@ def options() -> argparse.Namespace:
     if chosen.suite != "quick" and chosen.data is None and chosen.what == "run":
         parser.error(f"the {chosen.suite} suite needs --data FOLDER")
     if chosen.what == "run" and not chosen_cells(chosen):
-        known = ", ".join([*names(chosen.data), *everyone()])
-        parser.error(f"no workload and optimizer match these words; the names are: {known}")
+        known = ", ".join([*names(chosen.data, chosen.suite), *everyone()])
+        parser.error(
+            "no workload and optimizer match these words. The names in the "
+            f"{chosen.suite} suite are: {known}"
+        )
     return chosen
 
 
@@ -65,7 +68,7 @@ def chosen_cells(chosen: argparse.Namespace) -> list[Cell]:
     optimizers = [name for name in everyone() if everyone_asked or name in MAIN]
     return [
         Cell(workload, optimizer, SEEDS[chosen.suite], chosen.data, chosen.steps)
-        for workload in matching(chosen.workload, names(chosen.data, chosen.suite == "gpu"))
+        for workload in matching(chosen.workload, names(chosen.data, chosen.suite))
         for optimizer in matching(chosen.optimizer, optimizers)
     ]
 

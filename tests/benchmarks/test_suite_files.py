@@ -16,7 +16,7 @@ from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
 from benchmarks.suite.results import is_done, path, read_all, read_left_out, run_missing, write
 from benchmarks.suite.speed import Speed
-from benchmarks.suite.workloads import QUICK
+from benchmarks.suite.workloads import QUICK, names
 
 pytestmark = [pytest.mark.framework, pytest.mark.usefixtures("as_users_run_it")]
 
@@ -164,3 +164,14 @@ def test_the_report_names_the_main_optimizers_that_a_workload_lacks(tmp_path):
         "digits with SGD, AdamW, Muon, INSGD LowRank; digits, 5 of each; breast cancer with Muon."
     )
     assert "Not run yet" not in write_page({name: whole for name in QUICK}, tmp_path / "quick")
+
+
+def test_a_folder_of_known_data_sets_adds_nothing_to_the_quick_suite(tmp_path):
+    (tmp_path / "cifar10.zip").write_bytes(b"")
+    assert names(tmp_path, "quick") == list(QUICK)
+    assert len(names(tmp_path, "full")) > len(QUICK)
+
+
+def test_a_folder_of_ones_own_images_is_in_the_quick_suite_too(tmp_path):
+    (tmp_path / "ill").mkdir()
+    assert names(tmp_path, "quick") == [*QUICK, f"images of {tmp_path.name}"]

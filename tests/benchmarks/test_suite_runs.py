@@ -211,7 +211,7 @@ def _folder_of_cifar(folder: Path) -> Path:
 @pytest.mark.long
 def test_the_workloads_for_a_gpu_run_at_a_reduced_size(tmp_path):
     data = _folder_of_cifar(tmp_path)
-    name, other = names(data, gpu=True)
+    name, other = names(data, "gpu")
     assert name.replace("100", "50") == other
     cell = Cell(name, "INSGD", 1, data, steps=POINTS)
     assert cell.settings()["steps"] == POINTS

@@ -20,17 +20,18 @@ WITH_DATA: WithData = {**cifar.WORKLOADS, **xrays.WORKLOADS}
 GPU: WithData = cifar.GPU
 
 
-def names(data: Path | None, gpu: bool = False) -> list[str]:
-    """The quick workloads and those of the folder. With ``gpu`` only those for a GPU.
+def names(data: Path | None, suite: str = "full") -> list[str]:
+    """The workloads of a suite. The quick one leaves a folder's known data sets to the others.
 
     A folder holds known data sets, or images in class folders (``CLASS/IMAGE``) as one workload.
     """
     if data is None:
         return list(QUICK)
-    if gpu:
+    if suite == "gpu":
         return _present(data, GPU)
+    known = _present(data, WITH_DATA) if suite == "full" else []
     own = [f"images of {data.resolve().name}"] if has_own_images(data) else []
-    return [*QUICK, *_present(data, WITH_DATA), *own]
+    return [*QUICK, *known, *own]
 
 
 def has_own_images(data: Path | None) -> bool:
