@@ -29,14 +29,14 @@ class Splits(NamedTuple):
     test: Examples
 
 
-# Maps a key, examples and the step's number to the examples to train on.
-Change = Callable[[Array, Examples, Array], Examples]
-# Maps a seed to the examples of each step.
-Order = Callable[[int], Int[np.ndarray, "steps batch"]]
+# Maps a key, examples, the step's number and the number of steps to the examples to train on.
+Change = Callable[[Array, Examples, Array, int], Examples]
+# Maps a seed and the number of steps to the examples of each step.
+Order = Callable[[int, int], Int[np.ndarray, "steps batch"]]
 
 
-def unchanged(key: Array, batch: Examples, number: Array) -> Examples:
-    del key, number
+def unchanged(key: Array, batch: Examples, number: Array, steps: int) -> Examples:
+    del key, number, steps
     return batch
 
 
@@ -91,7 +91,7 @@ class Task:
     def rows(self, seed: int) -> Int[np.ndarray, "steps batch"]:
         """The examples of each step."""
         if self.order is not None:
-            return self.order(seed)[: self.steps]
+            return self.order(seed, self.steps)
         number, needed = len(self.data.train.labels), self.steps * self.batch
         epochs = shuffled(np.arange(number), needed, seed)
         return epochs.reshape(self.steps, self.batch)

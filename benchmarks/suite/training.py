@@ -148,7 +148,7 @@ class Trainer:
         """One step of one run on these examples."""
         key = jax.random.fold_in(jax.random.key(run.seed), number)
         batch = Examples(train.inputs[rows], train.labels[rows])
-        inputs, labels = self.task.change(key, batch, number)
+        inputs, labels = self.task.change(key, batch, number, self.task.steps)
         weights = class_weights(self.log_frequency, run.method, number / self.task.steps)
         targets = labels, run.method.prior * self.log_frequency, weights
         rate = self._rate(run)

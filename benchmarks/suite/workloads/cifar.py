@@ -30,8 +30,8 @@ EPOCHS, PUBLISHED_BATCH = 200, 128
 EARLY, FEW = 7, 50  # classes of the first half, and images of each later class
 
 
-def shifted(key: Array, batch: Examples, number: Array) -> Examples:
-    del number
+def shifted(key: Array, batch: Examples, number: Array, steps: int) -> Examples:
+    del number, steps
     return batch._replace(inputs=augmented(key, jnp.asarray(batch.inputs)))
 
 
@@ -64,9 +64,9 @@ def transfer(path: Path) -> Task:
     places = np.arange(len(train.labels))
     late = np.concatenate([places[train.labels == label][:FEW] for label in range(EARLY, 10)])
 
-    def order(seed: int) -> Int[np.ndarray, "steps batch"]:
-        halves = [shuffled(each, STEPS * BATCH // 2, seed) for each in (places[~is_late], late)]
-        return np.concatenate(halves).reshape(STEPS, BATCH)
+    def order(seed: int, steps: int) -> Int[np.ndarray, "steps batch"]:
+        halves = [shuffled(each, steps * BATCH // 2, seed) for each in (places[~is_late], late)]
+        return np.concatenate(halves).reshape(steps, BATCH)
 
     kept = [Examples(*(array[part.labels >= EARLY] for array in part)) for part in rest]
     return dataclasses.replace(whole, data=Splits(train, *kept), order=order)

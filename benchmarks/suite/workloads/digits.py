@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 from sklearn.datasets import load_digits
 
 from benchmarks.shared import networks
-from benchmarks.suite.task import Change, Examples, Splits, Task
+from benchmarks.suite.task import Examples, Splits, Task
 from benchmarks.suite.workloads.splits import split
 
 CLASSES = tuple("0123456789")
@@ -33,21 +33,28 @@ def few(number: int) -> Task:
 
 def drifting(batch: int) -> Task:
     """One pass over images that darken to a tenth and then brighten again."""
-    data, steps = _images(), STREAMED // batch
+    data, most = _images(), STREAMED // batch
     rows = np.random.default_rng(0).choice(len(data.train.labels), STREAMED)
     data = data._replace(train=Examples(data.train.inputs[rows], data.train.labels[rows]))
     model = networks.Perceptron()
-    rows = np.arange(STREAMED).reshape(steps, batch)
-    return Task(model, data, CLASSES, batch, steps, _darkened(steps), lambda seed: rows)
+
+    def order(seed: int, steps: int) -> Int[np.ndarray, "steps batch"]:
+        del seed
+        if steps > most:
+            raise ValueError(
+                f"One pass over the {STREAMED} drifting digits in batches of {batch} has {most} "
+                f"steps. Choose --steps {most} or fewer for this workload, not {steps}."
+            )
+        return np.arange(steps * batch).reshape(steps, batch)
+
+    return Task(model, data, CLASSES, batch, most, _darkened, order)
 
 
-def _darkened(steps: int) -> Change:
-    def change(key: Array, batch: Examples, number: Array) -> Examples:
-        del key
-        brightness = 0.55 + 0.45 * jnp.cos(2 * jnp.pi * number / steps)
-        return batch._replace(inputs=batch.inputs * brightness)
-
-    return change
+def _darkened(key: Array, batch: Examples, number: Array, steps: int) -> Examples:
+    """A run with fewer steps sees the whole drift too, only faster."""
+    del key
+    brightness = 0.55 + 0.45 * jnp.cos(2 * jnp.pi * number / steps)
+    return batch._replace(inputs=batch.inputs * brightness)
 
 
 WORKLOADS = {
