@@ -18,5 +18,7 @@ def deviation(values: Float[np.ndarray, "seeds"]) -> float:
 
 
 def with_spread(values: Float[np.ndarray, "seeds"], digits: int) -> str:
-    """The mean and the standard deviation over seeds."""
+    """The mean and the standard deviation over seeds. A single seed has no spread."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     return f"{values.mean():.{digits}f} ± {deviation(values):.{digits}f}"
