@@ -15,7 +15,9 @@ from insgd_optax import presets
 
 # The usual rate is in the middle, and neighboring trials differ by a factor of about four.
 TRIALS, PART = 5, 10**0.6
-MAIN = ("SGD", "AdamW", "Muon", OURS, "INSGD LowRank")
+LOW_RANK = "INSGD LowRank"
+MAIN_PEERS = ("SGD", "AdamW", "Muon")
+MAIN = (*MAIN_PEERS, OURS, LOW_RANK)
 WHITE = "on white inputs"
 BASELINE = "SGD"  # its step is the unit of time
 
@@ -62,7 +64,7 @@ def everyone() -> dict[str, Contender]:
         Contender("paper", presets.paper, 0.1, insgd.Scalar()),
         Contender("released", presets.released, 0.1, insgd.Released()),
         ours,
-        of(insgd.LowRank(rows=128), "INSGD LowRank"),
+        of(insgd.LowRank(rows=128), LOW_RANK),
         of(insgd.Full(rows=128, refresh_every=20), "INSGD Full"),
         white(Contender("AdamW", optax.adamw, adam), adam),
         white(known["Muon"], MUON_ON_WHITE),

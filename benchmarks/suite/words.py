@@ -30,25 +30,30 @@ CLAIMS = {
     "CIFAR-10 (imbalanced)": ("76.2 / 78.9 / 81.7", "CIFAR-10, imbalance 10"),
     "Medical X-rays": ("73.1 / 75.6 / 79.2", "COVID X-rays"),
 }
-TIE = (
-    "A tie is a difference within its 95 % interval over paired seeds, or within a point (3 % of "
-    "the loss). With a wide interval it means that the seeds cannot tell. After first runs we "
+MEANINGS = (
+    "*Tied*: within a point (3 % of the loss). *Won* and *lost*: further apart, and by more than "
+    "the 95 % interval over paired seeds. *Unclear*: further apart, but within that interval, so "
+    "the seeds cannot tell. After first runs we "
     "changed INSGD by validation scores: we doubled its usual rate with a cosine, with its grid, "
     "and slowed the gains and shifts of norms. The peers and their grids stayed."
 )
 ASKED = ("SGD", "AdamW", OURS)
+OUTCOMES = ("won", "tied", "unclear", "lost")
 
 
 def in_words(found: Mapping[str, Board]) -> str:
-    parts = ["## In plain words", "", TIE, "", *_verdicts(found), "", *_choices(found)]
+    parts = ["## In plain words", "", MEANINGS, "", *_verdicts(found), "", *_choices(found)]
     return "\n".join([*parts, "", _claims(found)])
 
 
 def outcome(mine: Row, rival: Row) -> str:
-    """A tie within the 95 % interval of the paired difference, or within a point (3 %)."""
+    """A tie is within a point (3 %). Beyond it, the 95 % interval makes a gap unclear or not."""
     gap = difference(mine, rival)
-    margin = max(np.nan_to_num(gap.half), 100 * SHARE if is_text(mine) else POINTS)
-    return "tie" if abs(gap.mean) <= margin else "win" if gap.mean > 0 else "loss"
+    if abs(gap.mean) <= (100 * SHARE if is_text(mine) else POINTS):
+        return "tied"
+    if abs(gap.mean) <= np.nan_to_num(gap.half):
+        return "unclear"
+    return "won" if gap.mean > 0 else "lost"
 
 
 def _verdicts(found: Mapping[str, Board]) -> list[str]:
@@ -62,12 +67,12 @@ def _verdicts(found: Mapping[str, Board]) -> list[str]:
                 for workload, board in found.items()
                 if name in board
             }
-            counts = [list(outcomes.values()).count(each) for each in ("win", "tie", "loss")]
-            lost = [workload for workload, each in outcomes.items() if each == "loss"]
+            counts = [f"{each} {list(outcomes.values()).count(each)}" for each in OUTCOMES]
+            lost = [workload for workload, each in outcomes.items() if each == "lost"]
             behind = f" Behind on: {'; '.join(lost)}." if lost else ""
             lines.append(
-                f"- **{name}, {kind} rate**, against the best tuned peer: won {counts[0]}, "
-                f"tied {counts[1]}, lost {counts[2]}.{behind}"
+                f"- **{name}, {kind} rate**, against the best tuned peer: "
+                f"{', '.join(counts)}.{behind}"
             )
     return lines
 
@@ -79,8 +84,8 @@ def _choices(found: Mapping[str, Board]) -> list[str]:
         areas = {name: area(ratios) for name, ratios in profile(found, kind).items()}
         first, second = sorted(areas, key=areas.__getitem__, reverse=True)[:2]
         lines.append(
-            f"- At {kind} rates **{first}** is fastest to the target most often (area "
-            f"{areas[first]:.2f}), then {second} ({areas[second]:.2f})."
+            f"- At {kind} rates **{first}** has the largest area of the profile "
+            f"({areas[first]:.2f}), then {second} ({areas[second]:.2f})."
         )
     gains: dict[str, list[float]] = {method: [] for method in METHODS if method != PLAIN}
     for board in found.values():

@@ -27,7 +27,7 @@ def test_the_default_order_of_drifting_digits_is_one_pass(batch):
 
 def test_more_steps_than_a_pass_of_drifting_digits_are_an_error_that_names_the_most():
     longer = dataclasses.replace(task(DRIFTING, None), steps=2000)
-    with pytest.raises(ValueError, match="has 1000 steps.* not 2000"):
+    with pytest.raises(ValueError, match=r"has 1000 steps.* not 2000"):
         Trainer(longer, everyone()["INSGD"]).trained([run_of(0, 0.02, "cosine")], test=False)
 
 
