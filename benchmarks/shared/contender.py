@@ -78,6 +78,8 @@ def _muon(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 def _kernels(params: optax.Params) -> PyTree:
     """Every kernel as a matrix. Embeddings and vectors go to Adam, as Muon's authors advise.
 
+    The kernel of the head goes to Muon too, although the authors leave it to Adam.
+
     In Flax's attention query, key and value kernels have the shape (inputs, heads, features). The
     output kernel has (heads, features, outputs).
     """
