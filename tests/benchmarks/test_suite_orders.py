@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,7 +37,7 @@ def test_a_short_run_of_drifting_digits_sees_the_darkest_images_half_way():
     assert short.rows(0).shape == (20, 8)
     batch = jax.tree.map(lambda array: array[:8], short.data.train)
     changed = [
-        short.change(jax.random.key(0), batch, np.int32(number), short.steps).inputs
+        short.change(jax.random.key(0), batch, jnp.int32(number), short.steps).inputs
         for number in range(short.steps)
     ]
     shares = np.asarray(changed).sum(axis=(1, 2)) / batch.inputs.sum()
