@@ -11,12 +11,12 @@ from benchmarks.rare_tokens.comparison import Found, Row
 from benchmarks.rare_tokens.contenders import EXPONENTS, TRIALS
 from benchmarks.rare_tokens.process import CONTEXT, DECILES, TOKENS, deciles
 from benchmarks.rare_tokens.training import BATCH, STEPS
-from benchmarks.shared.report import STYLES, markdown_table, plain, write_figure
+from benchmarks.shared.report import OTHERS, STYLES, markdown_table, plain, write_figure
 from benchmarks.shared.trials import at_an_edge, deviation, with_spread
 
 FREQUENT = DECILES // 2
-# The styles of the plain optimizer and of each exponent.
-MEMBERS = tuple(STYLES[name] for name in ("SGD", "INSGD", "Muon"))
+# The styles of the exponents. Those in `STYLES` belong to optimizers.
+BEHIND = tuple(zip(OTHERS[1:3], ("v", "P"), strict=True))
 
 
 def table(found: Found) -> str:
@@ -57,7 +57,8 @@ def draw(path: pathlib.Path, found: Found) -> None:
     )  # fmt: skip
     for axis, family in zip(axes[0], families, strict=True):
         _draw(axis, peer, found.least[1:], *STYLES["Adam"])
-        for row, style in zip(family, MEMBERS, strict=True):
+        plain_style = STYLES[family[0].name.partition(",")[0]]
+        for row, style in zip(family, (plain_style, *BEHIND), strict=True):
             _draw(axis, row, found.least[1:], *style)
         axis.set(xticks=range(1, DECILES + 1), xlabel="tenth of the text, rarest tokens last")
         axis.legend(frameon=False, fontsize=8)
