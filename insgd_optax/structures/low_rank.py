@@ -20,6 +20,10 @@ from insgd_optax.structures.base import (
 from insgd_optax.structures.frequency import Frequency
 from insgd_optax.structures.mean_variances import MeanVariances
 
+# Fitted to `benchmarks/step_time` on a CPU. A product with a few columns takes this many times as
+# long per multiply-add as a large one, and the gradient is read and written this many times.
+THIN, PASSES = 8, 5
+
 
 @dataclasses.dataclass(frozen=True)
 class LowRank(EveryUpdate):
@@ -94,7 +98,8 @@ class LowRank(EveryUpdate):
         drawn = rows if self.rows is None else min(rows, uses * self.rows)
         sketched = 2 * drawn * inputs * rank
         factored = 3 * inputs * rank**2 + ELEMENTWISE_COST * inputs * (1 + rank)
-        return float(sketched + factored + inputs * outputs * (2 * rank + ELEMENTWISE_COST))
+        applied = inputs * outputs * (2 * rank * THIN + PASSES * ELEMENTWISE_COST)
+        return float(sketched + factored + applied)
 
     def observe(self, seen: LayerInput) -> Sums:
         """Sums of each squared feature, and of its products with the sketch of its row."""

@@ -70,6 +70,16 @@ def test_the_announced_cost_is_the_work_by_hand():
     assert f"{by_hand / own:.1%}" in str(report)
 
 
+def test_the_announced_cost_of_a_few_directions_is_the_work_by_hand():
+    structure = insgd.LowRank(rank=4, rows=16)
+    report = insgd.explain(
+        _dense, {"w": jnp.ones((50, 20))}, jnp.ones((64, 50)), structure=structure
+    )
+    sketched, factored = 2 * 16 * 50 * 4, 3 * 50 * 4**2 + 8 * 50 * 5
+    applied = 50 * 20 * (2 * 4 * 8 + 5 * 8)
+    assert report.cost == pytest.approx((sketched + factored + applied) / (3 * 64 * 50 * 20))
+
+
 def test_a_lookup_costs_no_matrix_product():
     def loss_fn(params: Any, ids: Any) -> jax.Array:
         return jnp.mean(params["w"][ids])
