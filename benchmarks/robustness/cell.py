@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from benchmarks.robustness.workloads import Workload, workload
 from benchmarks.shared.contender import contenders
-from benchmarks.shared.schedules import SCHEDULES
+from benchmarks.shared.schedules import SCHEDULES, scaled
 from benchmarks.shared.step import Carry, Loss, applied, started, train_step
 
 FACTORS = (1 / 3, 1.0, 3.0)  # of the default learning rate
@@ -136,10 +136,10 @@ def all_runs(cell: Cell) -> Run:
 
 def programs(cell: Cell, steps_at_once: int) -> Programs:
     task, contender = workload(cell.net), contenders()[cell.optimizer]
-    loss_fn, shapes = _loss(task), [shape(cell.steps) for shape in SCHEDULES.values()]
+    loss_fn = _loss(task)
 
     def rate(run: Run) -> optax.Schedule:
-        return lambda count: run.peak * jnp.stack([shape(count) for shape in shapes])[run.schedule]
+        return scaled(run.peak, run.schedule, cell.steps)
 
     def start(run: Run) -> Carry:
         key = jax.random.key(run.seed)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.shared.contender import Contender
-from benchmarks.shared.schedules import SCHEDULES
+from benchmarks.shared.schedules import SCHEDULES, scaled
 from benchmarks.shared.step import Carry, applied, started, train_step
 from benchmarks.suite.methods import METHODS, PLAIN, Method, class_weights
 from benchmarks.suite.task import POINTS, Examples, Task
@@ -75,7 +75,6 @@ class Trainer:
         self.task, self.contender = task, contender
         self.loss_fn, self.log_frequency = _loss(task), task.log_frequency()
         self.train = jax.device_put(task.data.train)
-        self.shapes = [shape(task.steps) for shape in SCHEDULES.values()]
 
         def every(function: Callable[..., Any], *axes: Any) -> Callable[..., Any]:
             return jax.vmap(function, axes) if task.together else function
@@ -155,7 +154,7 @@ class Trainer:
         return train_step(self.loss_fn, self.contender, rate, carry, (inputs, targets))[0]
 
     def _rate(self, run: Run) -> optax.Schedule:
-        return lambda count: run.peak * jnp.stack([at(count) for at in self.shapes])[run.schedule]
+        return scaled(run.peak, run.schedule, self.task.steps)
 
     def advanced(self, carry: Carry, run: Run, train: Examples, rows: Array, first: Array) -> Carry:
         """Steps of one run, one for each row."""

@@ -28,7 +28,8 @@ def test_everyone_tries_as_many_rates_over_as_wide_a_range_around_the_usual_one(
     contender = everyone()[name]
     rates = trials(contender)
     assert len(rates) == 5
-    assert rates[2] == contender.usual_rate(contender.headline)
+    place = 1 if name == "AdamW" else 2  # its best rates are higher
+    assert rates[place] == contender.usual_rate(contender.headline)
     assert rates[-1] / rates[0] == pytest.approx(10**2.4)
 
 
