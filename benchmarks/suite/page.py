@@ -63,10 +63,8 @@ def write_page(found: Mapping[str, Board], folder: Path, left_out: Sequence[str]
 def _head(suite: str) -> str:
     """The commands that make each number, and how to disagree."""
     data = "" if suite == "quick" else " --data FOLDER"
-    images = "" if suite == "quick" else (
-        " It needs a folder of images: [the suite](../../../docs/suite.md#workloads) says where "
-        "to get them."
-    )  # fmt: skip
+    source = " It needs a folder of images. `docs/suite.md` says where to get them."
+    images = "" if suite == "quick" else source
     return (
         f"# Report of the {suite} suite\n\n"
         f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`.{images}"
