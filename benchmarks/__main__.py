@@ -11,6 +11,7 @@ PneumoniaMNIST from their official addresses and verifies their checksums.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from benchmarks.shared.downloads import download
@@ -55,10 +56,10 @@ def options() -> argparse.Namespace:
     if chosen.suite != "quick" and chosen.data is None and chosen.what == "run":
         parser.error(f"the {chosen.suite} suite needs --data FOLDER")
     if chosen.what == "run" and not chosen_cells(chosen):
-        known = ", ".join([*names(chosen.data, chosen.suite), *everyone()])
+        known = "; ".join(names(chosen.data, chosen.suite))
         parser.error(
-            "no workload and optimizer match these words. The names in the "
-            f"{chosen.suite} suite are: {known}"
+            f"no workload with '{chosen.workload}' and optimizer with '{chosen.optimizer}'. "
+            f"Workloads of the {chosen.suite} suite: {known}. Optimizers: {'; '.join(everyone())}"
         )
     return chosen
 
@@ -92,4 +93,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command continues.")

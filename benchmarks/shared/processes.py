@@ -30,6 +30,9 @@ def in_processes(work: Sequence[Callable[[], str]], jobs: int) -> None:
                 minutes = (time.perf_counter() - begin) / 60
                 print(f"{number}/{len(work)} after {minutes:.1f} min: {said}", flush=True)
         except BaseException:
+            # A process that waits would take the next call, and this one would wait for it.
+            for process in multiprocessing.active_children():
+                process.kill()
             pool.shutdown(cancel_futures=True)
             raise
     if failed:

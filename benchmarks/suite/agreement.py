@@ -93,10 +93,11 @@ def _mend(others: list[File], kept: Mapping[str, Any], folder: Path) -> str:
     workload = others[0].workload
     data = "" if folder.name == "quick" and workload in QUICK else " --data FOLDER"
     every = "" if all(file.optimizer in MAIN for file in others) else " --all"
+    steps = f" --steps {kept['steps']}"
     # A file with the right settings counts as done, even if it lacks runs.
     lacks = any(_differing(file.shared, kept) == ["runs"] for file in others)
     return (
         f"This makes them alike: `python -m benchmarks run --suite {folder.name}{data} --workload "
-        f"{shlex.quote(workload)}{every}{' --again' if lacks else ''} --out "
+        f"{shlex.quote(workload)}{every}{' --again' if lacks else ''}{steps} --out "
         f"{shlex.quote(str(folder.parent))}`."
     )

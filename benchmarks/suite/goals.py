@@ -49,7 +49,7 @@ def _untuned(found: Mapping[str, Board]) -> str:
     share = f"{sum(close)} of {len(close)} workloads ({np.mean(close):.0%})"
     rivals = [(name, _close(found, name)) for name in MAIN_PEERS]
     shown = ", ".join(f"{name} {sum(each)} of {len(each)}" for name, each in rivals if each)
-    by_rule = f" By the same rule: {shown}." if shown else ""
+    by_rule = f" By the same rule, which compares a peer with itself too: {shown}." if shown else ""
     return (
         f"Untuned, within a point (3 % of the loss) of the best tuned peer: {share}; goal 80 %: "
         f"{_met(np.mean(close) >= 0.8)}.{by_rule}"

@@ -48,8 +48,8 @@ def write_page(found: Mapping[str, Board], folder: Path, left_out: Sequence[str]
     by_workload = {name: board for name, board in found.items() if OURS in board and peers(board)}
     notes = _left_out(left_out)
     if not by_workload:
-        return "\n\n".join(["No workload has been run with ours and a peer yet.", *notes])
-    head = "\n\n".join([_head(folder.name), *_missing(folder.name, found), *notes])
+        return "\n\n".join([f"{folder} has no workload with ours and a peer yet.", *notes])
+    head = "\n\n".join([_head(folder.name, found), *_missing(folder.name, found), *notes])
     sections = [head, in_words(by_workload), goals(by_workload)]
     sections.append(_profiles(by_workload))
     sections += [_section(name, board) for name, board in by_workload.items()]
@@ -60,11 +60,12 @@ def write_page(found: Mapping[str, Board], folder: Path, left_out: Sequence[str]
     return page
 
 
-def _head(suite: str) -> str:
+def _head(suite: str, found: Mapping[str, Board]) -> str:
     """The commands that make each number, and how to disagree."""
-    data = "" if suite == "quick" else " --data FOLDER"
+    has_images = not set(found) <= set(QUICK)
+    data = " --data FOLDER" if has_images else ""
     source = " It needs a folder of images. `docs/suite.md` says where to get them."
-    images = "" if suite == "quick" else source
+    images = source if has_images else ""
     return (
         f"# Report of the {suite} suite\n\n"
         f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`.{images}"

@@ -32,6 +32,8 @@ def run_missing(
     """
     end = None if minutes is None else time.time() + 60 * minutes
     missing = [cell for cell in cells if again or not is_done(cell, folder)]
+    if not missing:
+        print(f"Nothing to run: {folder} has these results. --again makes them anew.")
     in_processes([functools.partial(_run, cell, folder, end) for cell in missing], jobs)
 
 

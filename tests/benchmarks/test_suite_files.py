@@ -124,7 +124,7 @@ def test_a_report_without_a_peer_still_says_what_it_left_out(tmp_path):
     files(folder, ["SGD"], steps=20)
     files(folder, ["INSGD"])
     page = write_page(read_all(folder), folder, read_left_out(folder))
-    assert page.startswith("No workload") and "digits_SGD.json" in page
+    assert page.startswith(f"{folder} has no workload") and "digits_SGD.json" in page
 
 
 def test_a_file_that_lacks_a_method_is_left_out_and_made_again(tmp_path):

@@ -170,7 +170,7 @@ def test_a_page_is_made_of_what_is_there_also_where_peers_differ(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "--workload", "nothing"], "no workload and optimizer"),
+        (["run", "--workload", "nothing"], "no workload with 'nothing'"),
         (["run", "--data", "/nothing"], "/nothing does not exist"),
         (["run", "--suite", "full"], "needs --data"),
         (["run", "--steps", "15"], "multiple of 10"),

@@ -66,7 +66,7 @@ def test_the_words_count_what_is_unclear_and_explain_it():
     assert "*Unclear*: further apart, but within that interval" in said
 
 
-def test_the_words_call_an_area_an_area():
+def test_no_sentence_calls_the_largest_area_the_fastest():
     board = {"SGD": result([80, 80]), "INSGD": result([100, 100])}
     said = in_words({"one": board})
     assert "**INSGD** has the largest area of the profile (1.00), then SGD (0.92)" in said
@@ -81,7 +81,7 @@ def test_the_first_goal_shows_how_often_each_main_peer_is_within_a_point_untuned
     }
     other = {"SGD": result([90, 90]), "AdamW": result([80, 80]), "INSGD": result([90, 90])}
     said = goals({"one": one, "other": other})
-    assert "By the same rule: SGD 1 of 2, AdamW 0 of 2, Muon 1 of 1." in said
+    assert "itself too: SGD 1 of 2, AdamW 0 of 2, Muon 1 of 1." in said
 
 
 def test_goals_without_a_main_peer_are_said_to_be_incomplete():
