@@ -86,10 +86,15 @@ def main() -> None:
     if chosen.what == "download":
         print(*download(chosen.data), sep="\n")
         return
-    folder = chosen.out / chosen.suite
+    folder, failed = chosen.out / chosen.suite, None
     if chosen.what == "run":
-        run_missing(chosen_cells(chosen), folder, chosen.jobs, chosen.minutes, chosen.again)
+        try:
+            run_missing(chosen_cells(chosen), folder, chosen.jobs, chosen.minutes, chosen.again)
+        except RuntimeError as error:
+            failed = str(error)
     print(write_page(read_all(folder), folder, read_left_out(folder)))
+    if failed:
+        sys.exit(failed)
 
 
 if __name__ == "__main__":

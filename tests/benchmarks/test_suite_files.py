@@ -70,6 +70,23 @@ def test_an_interrupted_again_keeps_the_old_file_of_each_cell_without_a_new_resu
     }  # fmt: skip
 
 
+def test_a_cell_that_fails_leaves_a_report_of_the_others(tmp_path, here, monkeypatch, capsys):
+    files(tmp_path / "quick", ["SGD", "INSGD"], steps=2000)
+    monkeypatch.setattr("sys.argv", [
+        "benchmarks", "run", "--workload", "drifting digits, batch 8", "--optimizer", "SGD",
+        "--steps", "2000", "--out", str(tmp_path),
+    ])  # fmt: skip
+
+    def failing(*work: object) -> None:
+        raise RuntimeError("1 of 1 failed. Their errors are above.")
+
+    monkeypatch.setattr(results, "in_processes", failing)
+    with pytest.raises(SystemExit, match="1 of 1 failed"):
+        command.main()
+    assert "## digits" in capsys.readouterr().out
+    assert (tmp_path / "quick" / "report.md").exists()
+
+
 def test_again_in_zero_minutes_loses_no_file(tmp_path, here, monkeypatch):
     folder = tmp_path / "quick"
     files(folder, ["SGD", "INSGD"])
