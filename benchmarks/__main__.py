@@ -18,7 +18,7 @@ from benchmarks.shared.downloads import download
 from benchmarks.suite.contenders import MAIN, everyone
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import Cell
-from benchmarks.suite.results import read_all, read_left_out, run_missing
+from benchmarks.suite.results import read_all, run_missing
 from benchmarks.suite.task import POINTS
 from benchmarks.suite.workloads import has_own_images, names
 
@@ -92,7 +92,8 @@ def main() -> None:
             run_missing(chosen_cells(chosen), folder, chosen.jobs, chosen.minutes, chosen.again)
         except RuntimeError as error:
             failed = str(error)
-    print(write_page(read_all(folder), folder, read_left_out(folder)))
+    found = read_all(folder)
+    print(write_page(found.boards, folder, found.left_out))
     if failed:
         sys.exit(failed)
 

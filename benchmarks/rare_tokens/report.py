@@ -15,8 +15,8 @@ from benchmarks.shared.report import OTHERS, STYLES, markdown_table, plain, writ
 from benchmarks.shared.trials import at_an_edge, deviation, with_spread
 
 FREQUENT = DECILES // 2
-# The styles of the exponents. Those in `STYLES` belong to optimizers.
-BEHIND = tuple(zip(OTHERS[1:3], ("v", "P"), strict=True))
+# Those in `STYLES` belong to optimizers.
+EXPONENT_STYLES = tuple(zip(OTHERS[1:3], ("v", "P"), strict=True))
 
 
 def table(found: Found) -> str:
@@ -58,7 +58,7 @@ def draw(path: pathlib.Path, found: Found) -> None:
     for axis, family in zip(axes[0], families, strict=True):
         _draw(axis, peer, found.least[1:], *STYLES["Adam"])
         plain_style = STYLES[family[0].name.partition(",")[0]]
-        for row, style in zip(family, (plain_style, *BEHIND), strict=True):
+        for row, style in zip(family, (plain_style, *EXPONENT_STYLES), strict=True):
             _draw(axis, row, found.least[1:], *style)
         axis.set(xticks=range(1, DECILES + 1), xlabel="tenth of the text, rarest tokens last")
         axis.legend(frameon=False, fontsize=8)

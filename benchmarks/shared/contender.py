@@ -37,6 +37,7 @@ class Contender:
       evaluated: maps its state and the parameters to the parameters to test.
       headline: the schedule that it is designed for.
       scheduled: the factor on its usual rate when that is the peak of a schedule that ends at zero.
+      higher: how many places the suite's trials lie above the usual rate.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contender:
     evaluated: Callable[[optax.OptState, optax.Params], optax.Params] = _as_trained
     headline: str = "cosine"
     scheduled: float = 1.0
+    higher: int = 0
 
     def usual_rate(self, schedule: str) -> float:
         return self.default_rate * (1.0 if schedule == "constant" else self.scheduled)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from benchmarks.suite.contenders import MAIN
 from benchmarks.suite.workloads import QUICK
 
-# The settings that each optimizer has of its own.
+# Settings that differ between optimizers.
 OWN = frozenset({"optimizer", "trials", "structure", "schedule"})
 
 
@@ -34,48 +34,52 @@ class File(NamedTuple):
         return {**{name: settings[name] for name in settings if name not in OWN}, "runs": runs}
 
 
-def agreeing(files: Iterable[File]) -> list[File]:
-    """Of each workload the files with the settings of the longest runs, in the given order.
+class Agreement(NamedTuple):
+    """The files of a workload that make its table, their settings, and the other files."""
+
+    kept: list[File]
+    shared: dict[str, Any]
+    others: list[File]
+
+
+def agreements(files: Iterable[File]) -> dict[str, Agreement]:
+    """For each workload the files with the settings of the longest runs.
 
     A trial with fewer steps gives way to the whole run, even while that is unfinished. Among equal
     lengths the most seeds count, then the most runs in a file, then the most files.
     """
-    kept: list[File] = []
-    for group in _by_workload(files).values():
-        chosen = max((file.shared for file in group), key=lambda one: _rank(one, group))
-        kept += [file for file in group if file.shared == chosen]
-    return kept
-
-
-def _by_workload(files: Iterable[File]) -> dict[str, list[File]]:
     groups: dict[str, list[File]] = {}
     for file in files:
         groups.setdefault(file.workload, []).append(file)
-    return groups
+    return {workload: _agreement(groups[workload]) for workload in sorted(groups)}
 
 
-def _rank(shared: Mapping[str, Any], group: list[File]) -> tuple[int, int, int, int]:
-    alike = sum(file.shared == shared for file in group)
-    return shared["steps"], shared["seeds"], len(shared["runs"]), alike
+def _agreement(group: list[File]) -> Agreement:
+    settings = [file.shared for file in group]
+
+    def rank(one: dict[str, Any]) -> tuple[int, int, int, int]:
+        return one["steps"], one["seeds"], len(one["runs"]), settings.count(one)
+
+    shared = max(settings, key=rank)
+    kept = [file for file, own in zip(group, settings, strict=True) if own == shared]
+    others = [file for file, own in zip(group, settings, strict=True) if own != shared]
+    return Agreement(kept, shared, others)
 
 
-def left_out(files: list[File], folder: Path) -> list[str]:
+def left_out(found: Mapping[str, Agreement], folder: Path) -> list[str]:
     """A line for each workload with files that do not agree, and the command that mends it."""
-    kept = agreeing(files)
     lines = []
-    for workload, group in _by_workload(files).items():
-        chosen = next(file for file in kept if file.workload == workload).shared
-        others = [file for file in group if file not in kept]
+    for workload, (_, shared, others) in found.items():
         if others:
-            named = "; ".join(_difference(file, chosen) for file in others)
-            lines.append(f"{workload}: {named}. {_mend(others, chosen, folder)}")
+            named = "; ".join(_difference(file, shared) for file in others)
+            lines.append(f"{workload}: {named}. {_mend(others, shared, folder)}")
     return lines
 
 
 def _difference(file: File, kept: Mapping[str, Any]) -> str:
     shared = file.shared
     values = (
-        f"{name} {_short(shared.get(name))} instead of {_short(kept.get(name))}"
+        f"{name} {_in_one_line(shared.get(name))} instead of {_in_one_line(kept.get(name))}"
         for name in _differing(shared, kept)
     )
     return f"`{file.path.name}` has {' and '.join(values)}"
@@ -85,7 +89,7 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in {**other, **one} if one.get(name) != other.get(name)]
 
 
-def _short(value: object) -> str:
+def _in_one_line(value: object) -> str:
     return " ".join(str(value).split())
 
 

@@ -91,9 +91,14 @@ def difference(one: Row, other: Row) -> Difference:
     return Difference(unit * float(gaps.mean()), unit * float(half))
 
 
+def tolerance(row: Row) -> float:
+    """The largest difference that does not count, in the unit of `difference`."""
+    return 100 * SHARE if is_text(row) else POINTS
+
+
 def within(one: Row, other: Row) -> bool:
     """Whether a row is behind by at most a point, or by at most three percent of the loss."""
-    return difference(one, other).mean >= -(100 * SHARE if is_text(one) else POINTS)
+    return difference(one, other).mean >= -tolerance(one)
 
 
 def target(board: Board) -> float:

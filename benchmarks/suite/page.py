@@ -62,10 +62,10 @@ def write_page(found: Mapping[str, Board], folder: Path, left_out: Sequence[str]
 
 def _head(suite: str, found: Mapping[str, Board]) -> str:
     """The commands that make each number, and how to disagree."""
-    has_images = not set(found) <= set(QUICK)
-    data = " --data FOLDER" if has_images else ""
-    source = " It needs a folder of images. `docs/suite.md` says where to get them."
-    images = source if has_images else ""
+    data, images = "", ""
+    if not set(found) <= set(QUICK):
+        data = " --data FOLDER"
+        images = " It needs a folder of images. `docs/suite.md` says where to get them."
     return (
         f"# Report of the {suite} suite\n\n"
         f"One command makes every number: `python -m benchmarks run --suite {suite}{data}`.{images}"

@@ -5,14 +5,14 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from benchmarks.shared.processes import in_processes
 from benchmarks.shared.report import listed, write_json
-from benchmarks.suite.agreement import File, agreeing, left_out
+from benchmarks.suite.agreement import File, agreements, left_out
 from benchmarks.suite.contenders import everyone
 from benchmarks.suite.protocol import Cell, Result, Row, run
 from benchmarks.suite.speed import Speed
@@ -63,21 +63,26 @@ def write(cell: Cell, result: Result, folder: Path) -> None:
     write_json(path(cell, folder), {"settings": cell.settings(), **content})
 
 
-def read_all(folder: Path) -> dict[str, dict[str, Result]]:
-    """The results in a folder, by workload and optimizer. Optimizers have their usual order.
+class Found(NamedTuple):
+    """What a folder holds.
 
-    Files whose settings differ from others of their workload are left out, see `agreeing`.
+    Attributes:
+      boards: the results by workload and optimizer. Optimizers have their usual order.
+      left_out: a line for each workload with files whose settings differ from those of the others.
     """
+
+    boards: dict[str, dict[str, Result]]
+    left_out: list[str]
+
+
+def read_all(folder: Path) -> Found:
     order = list(everyone())
-    found: dict[str, dict[str, Result]] = {}
-    for file in sorted(agreeing(_files(folder)), key=lambda file: order.index(file.optimizer)):
-        found.setdefault(file.workload, {})[file.optimizer] = _result(file.content)
-    return dict(sorted(found.items()))
-
-
-def read_left_out(folder: Path) -> list[str]:
-    """What `read_all` leaves out: a line for each workload, with the command that mends it."""
-    return left_out(_files(folder), folder)
+    found = agreements(sorted(_files(folder), key=lambda file: order.index(file.optimizer)))
+    boards = {
+        workload: {file.optimizer: _result(file.content) for file in each.kept}
+        for workload, each in found.items()
+    }
+    return Found(boards, left_out(found, folder))
 
 
 def _files(folder: Path) -> list[File]:

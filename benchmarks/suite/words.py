@@ -9,17 +9,15 @@ from benchmarks.shared.report import markdown_table
 from benchmarks.shared.trials import with_spread
 from benchmarks.suite.comparison import (
     KINDS,
-    POINTS,
-    SHARE,
     Board,
     area,
     best_peer,
     difference,
-    is_text,
     ours,
     profile,
     row_of,
     tested,
+    tolerance,
 )
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.protocol import TUNED, Row
@@ -50,7 +48,7 @@ def in_words(found: Mapping[str, Board]) -> str:
 def outcome(mine: Row, rival: Row) -> str:
     """A tie is within a point (3 %). Beyond it, the 95 % interval makes a gap unclear or not."""
     gap = difference(mine, rival)
-    if abs(gap.mean) <= (100 * SHARE if is_text(mine) else POINTS):
+    if abs(gap.mean) <= tolerance(mine):
         return "tied"
     if abs(gap.mean) <= np.nan_to_num(gap.half):
         return "unclear"

@@ -14,7 +14,7 @@ from benchmarks.suite.contenders import MAIN
 from benchmarks.suite.methods import METHODS, PLAIN
 from benchmarks.suite.page import write_page
 from benchmarks.suite.protocol import TUNED, USUAL, Cell, Result, Row
-from benchmarks.suite.results import is_done, path, read_all, read_left_out, run_missing, write
+from benchmarks.suite.results import is_done, path, read_all, run_missing, write
 from benchmarks.suite.speed import Speed
 from benchmarks.suite.workloads import QUICK, names
 
@@ -35,6 +35,11 @@ def made_by_hand(score: float = 90.0, seeds: int = 3) -> Result:
 def files(folder: Path, names: list[str], steps: int | None = None, seeds: int = 3) -> None:
     for name in names:
         write(Cell("digits", name, seeds, steps=steps), made_by_hand(seeds=seeds), folder)
+
+
+def page_of(folder: Path) -> str:
+    found = read_all(folder)
+    return write_page(found.boards, folder, found.left_out)
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_an_interrupted_again_keeps_the_old_file_of_each_cell_without_a_new_resu
     with pytest.raises(KeyboardInterrupt):
         run_missing(cells, tmp_path, 1, None, again=True)
     assert here == ["SGD", "AdamW"]
-    found = read_all(tmp_path)["digits"]
+    found = read_all(tmp_path).boards["digits"]
     assert {name: list(result.tried.values()) for name, result in found.items()} == {
         "SGD": [95.0], "AdamW": [90.0], "Muon": [90.0],
     }  # fmt: skip
@@ -104,8 +109,8 @@ def test_the_longest_runs_of_a_workload_make_the_report_and_others_are_named(tmp
     folder = tmp_path / "quick"
     files(folder, ["SGD", "AdamW", "Muon"], steps=20)
     files(folder, ["SGD", "INSGD"])
-    assert list(read_all(folder)["digits"]) == ["SGD", "INSGD"]
-    page = write_page(read_all(folder), folder, read_left_out(folder))
+    assert list(read_all(folder).boards["digits"]) == ["SGD", "INSGD"]
+    page = page_of(folder)
     assert "`digits_AdamW.json` has steps 20 instead of 1000" in page
     assert "`digits_Muon.json` has steps 20 instead of 1000" in page
     assert "digits_SGD.json" not in page
@@ -117,7 +122,7 @@ def test_the_command_beside_what_is_left_out_would_make_exactly_these_files_alik
     folder = tmp_path / "quick"
     files(folder, ["AdamW", "paper"], steps=20)
     files(folder, ["SGD", "INSGD"])
-    (line,) = read_left_out(folder)
+    (line,) = read_all(folder).left_out
     arguments = shlex.split(line.partition("python -m ")[2].partition("`")[0])
     monkeypatch.setattr("sys.argv", arguments)
     chosen = command.options()
@@ -132,7 +137,7 @@ def test_other_numbers_of_seeds_do_not_share_a_table(tmp_path):
     folder = tmp_path / "quick"
     files(folder, ["SGD", "INSGD"])
     files(folder, ["AdamW"], seeds=2)
-    page = write_page(read_all(folder), folder, read_left_out(folder))
+    page = page_of(folder)
     assert "`digits_AdamW.json` has seeds 2 instead of 3" in page
 
 
@@ -140,7 +145,7 @@ def test_a_report_without_a_peer_still_says_what_it_left_out(tmp_path):
     folder = tmp_path / "quick"
     files(folder, ["SGD"], steps=20)
     files(folder, ["INSGD"])
-    page = write_page(read_all(folder), folder, read_left_out(folder))
+    page = page_of(folder)
     assert page.startswith(f"{folder} has no workload") and "digits_SGD.json" in page
 
 
@@ -152,8 +157,8 @@ def test_a_file_that_lacks_a_method_is_left_out_and_made_again(tmp_path):
         content = json.loads(file.read_text())
         more = [{**content["rows"][0], "method": method} for method in METHODS if method != PLAIN]
         file.write_text(json.dumps({**content, "rows": content["rows"] + more}))
-    assert list(read_all(folder)["digits"]) == ["SGD", "INSGD"]
-    (line,) = read_left_out(folder)
+    assert list(read_all(folder).boards["digits"]) == ["SGD", "INSGD"]
+    (line,) = read_all(folder).left_out
     assert "digits_AdamW.json" in line and "--again" in line
 
 

@@ -135,7 +135,7 @@ def test_a_result_comes_back_from_its_file_and_is_run_again_for_other_settings(
     monkeypatch.setattr("sys.argv", ["benchmarks", "run", "--data", str(tmp_path)])
     write(cell, result, tmp_path)
     assert str(tmp_path.parent) not in path(cell, tmp_path).read_text()
-    found = read_all(tmp_path)["digits"]["INSGD"]
+    found = read_all(tmp_path).boards["digits"]["INSGD"]
     np.testing.assert_allclose(found.rows[0].losses, curve)
     np.testing.assert_allclose(found.rows[0].test_auc, curve[0])
     assert found.tried == result.tried
@@ -233,5 +233,6 @@ def test_a_name_chooses_itself_and_a_word_all_names_with_it():
 def test_the_committed_report_is_that_of_the_committed_results(suite, tmp_path):
     committed = Path(__file__).parents[2] / "benchmarks" / "report" / suite
     (tmp_path / suite).mkdir()
-    page = write_page(read_all(committed), tmp_path / suite)
+    found = read_all(committed)
+    page = write_page(found.boards, tmp_path / suite, found.left_out)
     assert page == (committed / "report.md").read_text()
